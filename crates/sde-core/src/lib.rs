@@ -1,0 +1,40 @@
+//! The mathematics of linear diffusion processes, and the types that the other crates meet on.
+//!
+//! A process is a handful of operators, functions of time ([`LinearSde`]); a network is a [`Model`] in training and a [`Field`] in
+//! sampling; what it predicts is a [`Prediction`]; all randomness is addressed ([`noise::Noise`]); data whose every marginal is known
+//! ([`oracle::Mixture`]) proves samplers and likelihoods without a network.
+//!
+//! ```
+//! use candle_core::{Device, Tensor};
+//! use sde_core::{Field, LinearSde, OracleField, oracle::Mixture, process::Vp};
+//!
+//! # fn main() -> sde_core::Result<()> {
+//! let data = Mixture::diagonal(vec![0.6, -0.2], vec![0.25, 0.01])?;
+//! let field = OracleField::noise(&data, &Vp::STANDARD);
+//! let x = Tensor::new(&[[0.1, 0.3]], &Device::Cpu)?;
+//! let noise = field.eval(&x, &[0.5])?;
+//! assert_eq!(noise.dims(), [1, 2]);
+//! # Ok(())
+//! # }
+//! ```
+
+mod error;
+pub mod grid;
+mod model;
+pub mod noise;
+mod op;
+pub mod oracle;
+mod oracle_field;
+mod prediction;
+pub mod process;
+pub mod quadrature;
+mod tensor;
+
+pub use error::{Error, Result};
+pub use grid::TimeGrid;
+pub use model::{Field, FieldFn, Model, ModelField, Pass, per_sample, reverse_mode};
+pub use op::Op;
+pub use oracle_field::OracleField;
+pub use prediction::{Conversion, Prediction};
+pub use process::{LinearSde, ScalarSde, Span, check_process};
+pub use tensor::{Converted, apply_each};

@@ -1,0 +1,160 @@
+//! What a network predicts, and every conversion between the four meanings, once.
+//!
+//! With `u = S x₀ + R ε`: noise ε; data x₀; score `s = −R⁻ᵀ ε`; velocity `v = Ṡ x₀ + Ṙ ε`, the drift of the probability flow. Each
+//! is an affine image of each other at the same (u, t): `to = A u + B from`.
+//!
+//! Reference: Karras et al. 2022, arXiv 2206.00364, appendix B; Salimans, Ho 2022, arXiv 2202.00512, for velocities.
+//! Differs: the velocity is the path's own time derivative (flow matching), not the rotated v of Salimans and Ho.
+
+use crate::{Error, LinearSde, Op, Result};
+
+/// The meaning of a network's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prediction {
+    /// ε, the noise in `u = S x₀ + R ε`.
+    Noise,
+    /// x₀, the data.
+    Data,
+    /// `dS/dt x₀ + dR/dt ε`, the velocity of the path.
+    Velocity,
+    /// The gradient of the log density.
+    Score,
+}
+
+/// An affine map of a state and a prediction: `state · u + value · p`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conversion {
+    /// The factor of the state.
+    pub state: Op,
+    /// The factor of the prediction.
+    pub value: Op,
+}
+
+impl Conversion {
+    fn new(state: Op, value: Op) -> Self {
+        Self { state, value }
+    }
+
+    /// `left · a + right · b`, maps of the same (u, p).
+    fn combine(left: &Op, a: &Self, right: &Op, b: &Self) -> Result<Self> {
+        let state = left.mul(&a.state)?.add(&right.mul(&b.state)?)?;
+        let value = left.mul(&a.value)?.add(&right.mul(&b.value)?)?;
+        Ok(Self { state, value })
+    }
+
+    fn is_finite(&self) -> bool {
+        self.state.is_finite() && self.value.is_finite()
+    }
+}
+
+impl Prediction {
+    /// The map from this prediction to another one, at time t.
+    ///
+    /// # Errors
+    /// [`Error::Undefined`] where it does not exist: data from noise where the signal vanishes, noise from data where the
+    /// noise does.
+    pub fn conversion(self, to: Self, sde: &dyn LinearSde, t: f64) -> Result<Conversion> {
+        if self == to {
+            return Ok(Conversion::new(Op::ZERO, Op::IDENTITY));
+        }
+        match self.convert(to, sde, t) {
+            Ok(conversion) if conversion.is_finite() => Ok(conversion),
+            Ok(_) | Err(Error::Mismatch { what: "inverse of an operator", .. }) => Err(Error::Undefined {
+                what: "this conversion between predictions",
+                t,
+                hint: "the signal or the noise vanishes there; stay inside the process's span or train another prediction",
+            }),
+            Err(other) => Err(other),
+        }
+    }
+
+    fn convert(self, to: Self, sde: &dyn LinearSde, t: f64) -> Result<Conversion> {
+        let (s, r) = (sde.signal(t), sde.factor(t));
+        let state = Conversion::new(Op::IDENTITY, Op::ZERO);
+        let same = Conversion::new(Op::ZERO, Op::IDENTITY);
+        let data_of_noise = |noise: &Conversion| {
+            let inverse = s.inverse()?;
+            Conversion::combine(&inverse, &state, &inverse.mul(&r)?.scale(-1.0), noise)
+        };
+        let noise_of_data = |data: &Conversion| {
+            let inverse = r.inverse()?;
+            Conversion::combine(&inverse, &state, &inverse.mul(&s)?.scale(-1.0), data)
+        };
+        // What is known of (data, noise) without dividing by what may vanish and is not needed.
+        let noise = || match self {
+            Self::Noise => Ok(same.clone()),
+            Self::Score => Ok(Conversion::new(Op::ZERO, r.transpose().scale(-1.0))),
+            Self::Data => noise_of_data(&same),
+            Self::Velocity => noise_of_data(&data_of_velocity(sde, t)?),
+        };
+        let data = || match self {
+            Self::Data => Ok(same.clone()),
+            Self::Velocity => data_of_velocity(sde, t),
+            Self::Noise | Self::Score => data_of_noise(&noise()?),
+        };
+        match to {
+            Self::Noise => noise(),
+            Self::Data => data(),
+            Self::Score => {
+                let inverse = r.inverse()?.transpose().scale(-1.0);
+                Conversion::combine(&inverse, &noise()?, &Op::ZERO, &state)
+            }
+            Self::Velocity => {
+                Conversion::combine(&sde.signal_rate(t), &data()?, &sde.factor_rate(t), &noise()?)
+            }
+        }
+    }
+}
+
+/// x₀ from (u, v): eliminating ε from `u = S x₀ + R ε`, `v = Ṡ x₀ + Ṙ ε` gives `(Ṡ − Q S) x₀ = v − Q u`, `Q = Ṙ R⁻¹`. No division
+/// by S, so it holds where the signal is gone.
+fn data_of_velocity(sde: &dyn LinearSde, t: f64) -> Result<Conversion> {
+    let q = sde.factor_rate(t).mul(&sde.factor(t).inverse()?)?;
+    let inverse = sde.signal_rate(t).sub(&q.mul(&sde.signal(t))?)?.inverse()?;
+    Ok(Conversion::new(inverse.mul(&q)?.scale(-1.0), inverse))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::{Cosine, Edm, LinearPath, SubVp, Ve, Vp};
+    use Prediction::{Data, Noise, Score, Velocity};
+
+    #[test]
+    fn every_conversion_agrees_with_the_definitions() -> Result<()> {
+        let processes: [&dyn LinearSde; 6] =
+            [&Vp::STANDARD, &SubVp::STANDARD, &Ve::STANDARD, &Edm::STANDARD, &LinearPath, &Cosine];
+        let (x0, eps) = (0.7, -1.3);
+        for sde in processes {
+            for t in [1e-3, 0.1, 0.5, 0.9] {
+                let of = |op: Op| op.as_scalar().unwrap_or(f64::NAN);
+                let u = of(sde.signal(t)) * x0 + of(sde.factor(t)) * eps;
+                let value = |p: Prediction| match p {
+                    Noise => eps,
+                    Data => x0,
+                    Score => -eps / of(sde.factor(t)),
+                    Velocity => of(sde.signal_rate(t)) * x0 + of(sde.factor_rate(t)) * eps,
+                };
+                for from in [Noise, Data, Velocity, Score] {
+                    for to in [Noise, Data, Velocity, Score] {
+                        let map = from.conversion(to, sde, t)?;
+                        let found = of(map.state) * u + of(map.value) * value(from);
+                        let scale = value(to).abs().max(1.0) / of(sde.factor(t)).min(1.0);
+                        assert!((found - value(to)).abs() < 1e-12 * scale, "{from:?} to {to:?} at {t}");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn where_the_signal_is_gone_only_what_exists_is_given() -> Result<()> {
+        let data = Velocity.conversion(Data, &LinearPath, 1.0)?;
+        assert_eq!((data.state, data.value), (Op::Scalar(1.0), Op::Scalar(-1.0)));
+        assert!(matches!(Noise.conversion(Data, &LinearPath, 1.0), Err(Error::Undefined { .. })));
+        assert!(Data.conversion(Noise, &LinearPath, 1.0).is_ok());
+        assert!(matches!(Data.conversion(Noise, &LinearPath, 0.0), Err(Error::Undefined { .. })));
+        Ok(())
+    }
+}

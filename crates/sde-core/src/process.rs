@@ -1,0 +1,236 @@
+//! Linear diffusion processes `du = F_t u dt + G_t dw`, as the handful of operators that everything else is made of.
+//!
+//! With data at `t = 0` and noise at `t = T`: `u_t = S_t u_data + R_t ε`, where `S_t` is the signal (α for scalar
+//! processes), `Σ_t` the covariance, `R_t` the factor whose noise is constant along the flow of a point mass,
+//!
+//! `R Rᵀ = Σ`, `Ṙ = (F + ½ G Gᵀ Σ⁻¹) R`, and `Ψ(t, s)` the transition, `∂_t Ψ(t, s) = F_t Ψ(t, s)`, `S_t = Ψ(t, s) S_s`.
+//!
+//! Reference: Zhang 2023 (thesis), ch. 6.2 and 7.2; Zhang, Tao, Chen 2022, arXiv 2206.05564, Eq. (17) for R.
+//! Differs: the signal is its own method, because some published schedules do not start at 1 (the cosine starts at
+//! α(0) = 0.99992, with Σ_0 = 1.6e-4; VE starts at Σ_0 = σ_min²).
+
+mod cosine;
+mod discrete;
+mod edm;
+mod linear_path;
+mod sub_vp;
+mod ve;
+mod vp;
+
+pub use cosine::Cosine;
+pub use discrete::Discrete;
+pub use edm::Edm;
+pub use linear_path::LinearPath;
+pub use sub_vp::SubVp;
+pub use ve::Ve;
+pub use vp::Vp;
+
+use crate::{Op, Result};
+
+/// The times that matter: where noise ends, where sampling stops, where likelihood starts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Span {
+    /// T, where sampling starts.
+    pub end: f64,
+    /// Where sampling stops (the "sampling ε").
+    pub sampling: f64,
+    /// Where the likelihood of a network starts, and the smallest time it is trained at.
+    pub likelihood: f64,
+}
+
+/// A linear diffusion process.
+///
+/// All operators are host f64; `t` runs from 0 (data) to `span().end` (noise).
+pub trait LinearSde: Send + Sync {
+    /// The times that matter.
+    fn span(&self) -> Span;
+    /// F.
+    fn drift(&self, t: f64) -> Op;
+    /// G Gᵀ.
+    fn diffusion(&self, t: f64) -> Op;
+    /// Ψ(to, from).
+    fn transition(&self, to: f64, from: f64) -> Op;
+    /// S, the factor of the data in `u_t = S u_data + R ε`.
+    fn signal(&self, t: f64) -> Op;
+    /// dS/dt.
+    fn signal_rate(&self, t: f64) -> Op;
+    /// Σ.
+    fn covariance(&self, t: f64) -> Op;
+    /// R.
+    fn factor(&self, t: f64) -> Op;
+    /// dR/dt.
+    fn factor_rate(&self, t: f64) -> Op;
+    /// The covariance of the standard prior, the law that sampling starts from.
+    fn prior(&self) -> Op;
+    /// The number of groups of the state: 2 for position and velocity.
+    fn groups(&self) -> usize {
+        1
+    }
+    /// A time in which the process moves evenly, increasing in t: log ρ for scalar processes. Integrals and grids are smooth in it.
+    fn clock(&self, t: f64) -> f64;
+    /// The inverse of [`LinearSde::clock`].
+    fn time_of_clock(&self, clock: f64) -> f64;
+    /// d clock / dt.
+    fn clock_rate(&self, t: f64) -> f64;
+    /// Times where the operators have a kink (tables of a discrete process), increasing; quadrature splits there.
+    fn knots(&self) -> &[f64] {
+        &[]
+    }
+}
+
+/// A process that treats all coordinates alike: `x_t = α_t x_data + σ_t ε`.
+pub trait ScalarSde: Send + Sync {
+    /// The times that matter.
+    fn span(&self) -> Span;
+    /// α.
+    fn alpha(&self, t: f64) -> f64;
+    /// σ, a standard deviation.
+    fn sigma(&self, t: f64) -> f64;
+    /// dα/dt.
+    fn alpha_rate(&self, t: f64) -> f64;
+    /// dσ/dt.
+    fn sigma_rate(&self, t: f64) -> f64;
+    /// ρ = σ/α, the noise-to-signal ratio; infinite where α is 0.
+    fn rho(&self, t: f64) -> f64 {
+        self.sigma(t) / self.alpha(t)
+    }
+    /// The inverse of [`ScalarSde::rho`].
+    fn t_of_rho(&self, rho: f64) -> f64;
+    /// The variance of the standard prior.
+    fn prior_variance(&self) -> f64 {
+        1.0
+    }
+    /// Times where α or σ has a kink.
+    fn kinks(&self) -> &[f64] {
+        &[]
+    }
+}
+
+impl<P: ScalarSde + ?Sized> LinearSde for P {
+    fn span(&self) -> Span {
+        ScalarSde::span(self)
+    }
+    fn drift(&self, t: f64) -> Op {
+        Op::Scalar(self.alpha_rate(t) / self.alpha(t))
+    }
+    fn diffusion(&self, t: f64) -> Op {
+        // g² = α² d(ρ²)/dt
+        let sigma = self.sigma(t);
+        Op::Scalar(2.0 * sigma * (self.sigma_rate(t) - sigma * self.alpha_rate(t) / self.alpha(t)))
+    }
+    fn transition(&self, to: f64, from: f64) -> Op {
+        Op::Scalar(self.alpha(to) / self.alpha(from))
+    }
+    fn signal(&self, t: f64) -> Op {
+        Op::Scalar(self.alpha(t))
+    }
+    fn signal_rate(&self, t: f64) -> Op {
+        Op::Scalar(self.alpha_rate(t))
+    }
+    fn covariance(&self, t: f64) -> Op {
+        Op::Scalar(self.sigma(t).powi(2))
+    }
+    fn factor(&self, t: f64) -> Op {
+        Op::Scalar(self.sigma(t))
+    }
+    fn factor_rate(&self, t: f64) -> Op {
+        Op::Scalar(self.sigma_rate(t))
+    }
+    fn prior(&self) -> Op {
+        Op::Scalar(self.prior_variance())
+    }
+    fn clock(&self, t: f64) -> f64 {
+        self.rho(t).ln()
+    }
+    fn time_of_clock(&self, clock: f64) -> f64 {
+        self.t_of_rho(clock.exp())
+    }
+    fn clock_rate(&self, t: f64) -> f64 {
+        self.sigma_rate(t) / self.sigma(t) - self.alpha_rate(t) / self.alpha(t)
+    }
+    fn knots(&self) -> &[f64] {
+        self.kinks()
+    }
+}
+
+/// The largest relative defects of the identities that define a linear process, over `times`.
+///
+/// Meant for tests of processes, one's own included: every field should be small (1e-6 for the derivatives, which are taken by
+/// central differences; 1e-10 for the rest).
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Defects {
+    /// Ψ(t, s) Ψ(s, r) = Ψ(t, r), and S_t = Ψ(t, s) S_s.
+    pub composition: f64,
+    /// dΨ/dt = F Ψ.
+    pub transition_rate: f64,
+    /// Σ̇ = F Σ + Σ Fᵀ + G Gᵀ.
+    pub covariance_rate: f64,
+    /// R Rᵀ = Σ.
+    pub factor: f64,
+    /// Ṙ = (F + ½ G Gᵀ Σ⁻¹) R, both as given and by differences; and the same for Ṡ = F S.
+    pub rates: f64,
+    /// time_of_clock ∘ clock = id, and the clock's rate.
+    pub clock: f64,
+}
+
+impl Defects {
+    /// The largest of all.
+    pub fn largest(&self) -> f64 {
+        [self.composition, self.transition_rate, self.covariance_rate, self.factor, self.rates, self.clock]
+            .into_iter()
+            .fold(0.0, f64::max)
+    }
+}
+
+fn gap(a: &Op, b: &Op) -> Result<f64> {
+    Ok(a.sub(b)?.max_abs() / a.max_abs().max(b.max_abs()).max(1e-300))
+}
+
+fn slope(f: impl Fn(f64) -> Op, t: f64) -> Result<Op> {
+    let h = 1e-4 * t;
+    let central = |h: f64| f(t + h).sub(&f(t - h)).map(|d| d.scale(0.5 / h));
+    // Richardson: (4 D(h/2) − D(h)) / 3 has error O(h⁴).
+    central(0.5 * h)?.scale(4.0).sub(&central(h)?).map(|d| d.scale(1.0 / 3.0))
+}
+
+/// Measures how well a process satisfies its own identities at `times` (increasing, inside the span, at least two).
+///
+/// # Errors
+/// When its operators do not fit each other, or a covariance is singular.
+pub fn check_process(sde: &dyn LinearSde, times: &[f64]) -> Result<Defects> {
+    let mut worst = Defects::default();
+    let r = times[0];
+    for pair in times.windows(2) {
+        let (s, t) = (pair[0], pair[1]);
+        let composed = sde.transition(t, s).mul(&sde.transition(s, r))?;
+        worst.composition = worst.composition.max(gap(&composed, &sde.transition(t, r))?);
+        worst.composition =
+            worst.composition.max(gap(&sde.transition(t, s).mul(&sde.signal(s))?, &sde.signal(t))?);
+        let (drift, diffusion) = (sde.drift(t), sde.diffusion(t));
+        let psi_rate = slope(|t| sde.transition(t, s), t)?;
+        let flow = drift.mul(&sde.transition(t, s))?;
+        let scale = flow.max_abs().max(sde.transition(t, s).max_abs() / t);
+        worst.transition_rate = worst.transition_rate.max(psi_rate.sub(&flow)?.max_abs() / scale);
+        let (sigma, factor) = (sde.covariance(t), sde.factor(t));
+        let through_drift = drift.mul(&sigma)?;
+        let lyapunov = through_drift.add(&through_drift.transpose())?.add(&diffusion)?;
+        worst.covariance_rate = worst.covariance_rate.max(gap(&slope(|t| sde.covariance(t), t)?, &lyapunov)?);
+        worst.factor = worst.factor.max(gap(&factor.mul(&factor.transpose())?, &sigma)?);
+        let half = diffusion.mul(&sigma.inverse()?)?.scale(0.5);
+        let factor_rate = drift.add(&half)?.mul(&factor)?;
+        let signal_rate = drift.mul(&sde.signal(t))?;
+        let pieces = [
+            (sde.factor_rate(t).sub(&factor_rate)?, factor.max_abs() / t),
+            (sde.factor_rate(t).sub(&slope(|t| sde.factor(t), t)?)?, factor.max_abs() / t),
+            (sde.signal_rate(t).sub(&signal_rate)?, sde.signal(t).max_abs() / t),
+        ];
+        for (defect, scale) in pieces {
+            worst.rates = worst.rates.max(defect.max_abs() / scale);
+        }
+        let back = sde.time_of_clock(sde.clock(t));
+        let rate = slope(|t| Op::Scalar(sde.clock(t)), t)?;
+        worst.clock =
+            worst.clock.max((back / t - 1.0).abs()).max(gap(&rate, &Op::Scalar(sde.clock_rate(t)))?);
+    }
+    Ok(worst)
+}

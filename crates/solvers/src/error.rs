@@ -1,0 +1,68 @@
+//! The error type of samplers.
+
+/// What can go wrong while a sampler is built or run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A sampler that is defined for scalar processes only was asked for another.
+    #[error(
+        "{sampler} is defined for processes that treat all coordinates alike; this one has {groups} groups at t = {t}: {hint}"
+    )]
+    NotScalar {
+        /// The sampler.
+        sampler: &'static str,
+        /// The groups of the process.
+        groups: usize,
+        /// The time.
+        t: f64,
+        /// The way out.
+        hint: &'static str,
+    },
+    /// A sampler was given a parameter outside its range.
+    #[error("{what} must lie in [{low}, {high}]: got {found}")]
+    Range {
+        /// The parameter.
+        what: &'static str,
+        /// The value found.
+        found: f64,
+        /// Smallest value allowed.
+        low: f64,
+        /// Largest value allowed.
+        high: f64,
+    },
+    /// A coefficient came out infinite or NaN.
+    #[error("a coefficient of {sampler} is not finite on the step from t = {from} to t = {to}: {hint}")]
+    Coefficient {
+        /// The sampler.
+        sampler: &'static str,
+        /// Where the step starts.
+        from: f64,
+        /// Where it ends.
+        to: f64,
+        /// The way out.
+        hint: &'static str,
+    },
+    /// The state became infinite or NaN.
+    #[error(
+        "the state is not finite after step {step}, at t = {t}; the field or the noise given to the sampler is at fault"
+    )]
+    NonFinite {
+        /// The step, from 0.
+        step: usize,
+        /// The time the step led to.
+        t: f64,
+    },
+    /// Mathematics or a model failed.
+    #[error(transparent)]
+    Core(#[from] sde_core::Error),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+pub(crate) fn in_range(what: &'static str, found: f64, low: f64, high: f64) -> Result<f64> {
+    if found >= low && found <= high { Ok(found) } else { Err(Error::Range { what, found, low, high }) }
+}

@@ -1,0 +1,40 @@
+//! Samplers of diffusion models.
+//!
+//! Every fixed-grid linear sampler is a [`Table`] of coefficients, built once on the host from a process and a time grid and run by one
+//! executor; [`adaptive`] integrates ordinary differential equations with an error control of its own for each
+//! sample; [`divergence`] measures how a field spreads volume.
+//!
+//! ```
+//! use candle_core::{DType, Device};
+//! use sde_core::noise::{BatchNoise, Noise};
+//! use sde_core::{OracleField, TimeGrid, oracle::Mixture, process::Vp};
+//! use sde_solvers::{Multistep, Tab, prior_sample};
+//!
+//! # fn main() -> sde_solvers::Result<()> {
+//! let sde = Vp::STANDARD;
+//! let data = Mixture::diagonal(vec![0.6, -0.2], vec![0.25, 0.01])?;
+//! let noise = BatchNoise::new(Noise::new(0), 0, 0..16);
+//! let table = Tab { degree: 3 }.table(&sde, &TimeGrid::power(1.0, 1e-3, 10, 2.0)?)?;
+//! let x = prior_sample(&sde, &noise, &[2], DType::F64, &Device::Cpu)?;
+//! let solution = table.sample(&sde, &OracleField::noise(&data, &sde), &x, &noise)?;
+//! assert_eq!((solution.x.dims(), solution.nfe), (&[16, 2][..], 10));
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod adaptive;
+pub mod divergence;
+mod error;
+pub mod flow;
+mod prior;
+pub mod table;
+
+pub use adaptive::{Adaptive, Outcome};
+pub use divergence::Divergence;
+pub use error::{Error, Result};
+pub use flow::{Chart, ProbabilityFlow};
+pub use prior::prior_sample;
+pub use table::{
+    Ddim, Ddpm, Ei, Euler, EulerMaruyama, Form, Multistep, Solution, StochasticDdim, Tab, Table, Update,
+    Variance, denoise,
+};

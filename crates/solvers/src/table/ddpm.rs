@@ -1,0 +1,53 @@
+//! Ancestral sampling: the Gaussian posterior of the next state given the state and the predicted data, for any linear process.
+//!
+//! Small variance (that of the posterior): `u' = Ψ u + (Ψ̂ − Ψ) R ε + P^{1/2} z`, `Ψ̂ = Σ' Ψ(t,t')ᵀ Σ⁻¹`, `P = Σ' − Ψ̂ Σ Ψ̂ᵀ`. Large variance: the same
+//! mean with the variance of the forward step, `Σ − Ψ(t,t') Σ' Ψ(t,t')ᵀ` (β in the paper), and no noise on the last step.
+//!
+//! Reference: Ho, Jain, Abbeel 2020, arXiv 2006.11239, Eq. (6)–(7), section 3.2; Zhang, Tao, Chen 2022, arXiv 2206.05564, Eq. (22) with λ = 1.
+//! Differs: on a sub-sequence every coefficient is that of the step taken, never one of the stored table.
+
+use sde_core::{LinearSde, Op, Prediction, TimeGrid};
+
+use super::{Multistep, Table, Update};
+use crate::Result;
+
+/// The variance of a reverse step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Variance {
+    /// That of the posterior given the data: exact for a point mass.
+    Small,
+    /// That of the forward step: exact for N(0, I).
+    Large,
+}
+
+/// DDPM's ancestral sampler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ddpm {
+    /// Which variance to inject.
+    pub variance: Variance,
+}
+
+impl Multistep for Ddpm {
+    fn name(&self) -> &'static str {
+        "ddpm"
+    }
+
+    fn table(&self, sde: &dyn LinearSde, grid: &TimeGrid) -> Result<Table> {
+        sde_core::grid::require_signal(sde, grid.start(), "ancestral sampling")?;
+        Table::of_steps(self.name(), Prediction::Noise, grid, |from, to| {
+            let psi = sde.transition(to, from);
+            let forward = sde.transition(from, to);
+            let (now, next) = (sde.covariance(from), sde.covariance(to));
+            let psi_hat = next.mul(&forward.transpose())?.mul(&now.inverse()?)?;
+            let term = psi_hat.sub(&psi)?.mul(&sde.factor(from))?;
+            let injected = match self.variance {
+                Variance::Small => next.sub(&psi_hat.mul(&now)?.mul(&psi_hat.transpose())?)?,
+                Variance::Large if to == grid.stop() => Op::ZERO,
+                Variance::Large => now.sub(&forward.mul(&next)?.mul(&forward.transpose())?)?,
+            };
+            let inject = injected.sqrt()?;
+            let inject = (inject.max_abs() > 0.0).then_some(inject);
+            Ok(Update { from, to, carry: psi, terms: vec![term], inject })
+        })
+    }
+}
