@@ -38,3 +38,8 @@ pub use oracle_field::OracleField;
 pub use prediction::{Conversion, Prediction};
 pub use process::{LinearSde, ScalarSde, Span, check_process};
 pub use tensor::{Converted, apply_each};
+
+/// The snippet of the crate's README, run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -299,6 +299,34 @@ impl Marginal<'_> {
         Ok(product.as_slice().to_vec())
     }
 
+    /// The derivative of E[x₀ | u] along `v`, transposed: `vᵀ ∂x₀/∂u`, for which `∂x₀/∂u = Cov(x₀ | u) Sᵀ Σ⁻¹`.
+    ///
+    /// It needs no division by the signal, so it exists where the signal is gone.
+    ///
+    /// # Errors
+    /// When `u` or `v` has another dimension than the data, or there is no noise.
+    pub fn data_vjp(&self, u: &[f64], v: &[f64]) -> Result<Vec<f64>> {
+        let (u, v) = (self.state(u)?, self.state(v)?);
+        let (weights, scores, _) = self.posterior(&u);
+        let signal_t = self.signal.transpose();
+        let mut mean = DVector::zeros(u.len());
+        let mut product = DVector::zeros(u.len());
+        for ((part, r), s) in self.parts.iter().zip(&weights).zip(&scores) {
+            let prior = |x: &DVector<f64>| part.source.covariance.apply(x, |v| v);
+            let back = |x: &DVector<f64>| signal_t.apply_host(x.as_slice()).map(DVector::from_vec);
+            let component = &part.source.mean - prior(&back(s)?);
+            // Cov(x₀ | u, k) v = C v − C Sᵀ V⁻¹ S C v
+            let spread = prior(&v);
+            let seen = DVector::from_vec(self.signal.apply_host(spread.as_slice())?);
+            let explained = prior(&back(&part.covariance.apply(&seen, |v| 1.0 / v))?);
+            product += (spread - explained + &component * component.dot(&v)) * *r;
+            mean += component * *r;
+        }
+        product -= &mean * mean.dot(&v);
+        let through = self.signal.apply_host(product.as_slice())?;
+        self.factor.mul(&self.factor.transpose())?.inverse()?.transpose().apply_host(&through)
+    }
+
     /// The factor R at this time.
     pub fn factor(&self) -> &Op {
         &self.factor

@@ -1,7 +1,7 @@
 //! The exact oracle as a field: a "network" that is right, so that whatever error remains is the sampler's.
 //!
-//! Predicts ε (or x₀, which also exists where the signal is gone); its vector–Jacobian products are closed forms, `vᵀ ∂ε/∂u = −H R v`
-//! with H the Hessian of the log density.
+//! Predicts ε, or x₀, which also exists where the signal is gone. Vector–Jacobian products are closed forms: `vᵀ ∂ε/∂u = −H R v` with H
+//! the Hessian of the log density, and `∂x₀/∂u = Cov(x₀ | u) Sᵀ Σ⁻¹`.
 
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::model::per_sample;
 use crate::noise::host_tensor;
 use crate::oracle::{Marginal, Mixture};
-use crate::{Error, Field, LinearSde, Prediction, Result};
+use crate::{Field, LinearSde, Prediction, Result};
 
 /// The exact prediction of a mixture's noise or data under a process.
 #[derive(Clone, Copy)]
@@ -77,17 +77,15 @@ impl Field for OracleField<'_> {
     }
 
     fn vjps(&self, x: &Tensor, t: &[f64], vs: &[Tensor]) -> Result<(Tensor, Vec<Tensor>)> {
-        if self.prediction != Prediction::Noise {
-            return Err(Error::NoGradient {
-                hint: "the oracle has closed-form derivatives of its noise prediction",
-            });
-        }
         let products = vs
             .iter()
             .map(|v| {
                 let probes = host_rows(v)?;
                 let rows = self.rows(x, t, |marginal, row, u| {
                     let probe = &probes[row * u.len()..(row + 1) * u.len()];
+                    if self.prediction == Prediction::Data {
+                        return marginal.data_vjp(u, probe);
+                    }
                     let scaled = marginal.factor().scale(-1.0).apply_host(probe)?;
                     marginal.hessian_product(u, &scaled)
                 })?;

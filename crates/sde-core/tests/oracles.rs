@@ -136,8 +136,15 @@ fn vector_jacobian_products_agree_with_finite_differences() -> Result<()> {
     let golden = Golden::load("cont_vp_gmm8");
     let mixture = golden.mixture()?;
     let sde = Vp::STANDARD;
-    let field = OracleField::noise(&mixture, &sde);
-    for to in [Prediction::Noise, Prediction::Velocity, Prediction::Score] {
+    let (noise, data) = (OracleField::noise(&mixture, &sde), OracleField::data(&mixture, &sde));
+    let cases = [
+        (noise, Prediction::Noise),
+        (noise, Prediction::Velocity),
+        (noise, Prediction::Score),
+        (data, Prediction::Data),
+        (data, Prediction::Noise),
+    ];
+    for (field, to) in cases {
         let field = Converted::new(&field, &sde, to);
         let x = Tensor::new(&[[0.4, -0.7], [1.1, 0.2]], &Device::Cpu)?;
         let v = Tensor::new(&[[0.3, 1.2], [-0.8, 0.5]], &Device::Cpu)?;

@@ -55,6 +55,12 @@ impl<'a> ProbabilityFlow<'a> {
 }
 
 impl Chart {
+    /// The variable that suits a process: its clock where it has kinks in t ([`LinearSde::knots`]), which no error estimate sees and
+    /// which the clock does not have; t otherwise.
+    pub fn natural(sde: &dyn LinearSde) -> Self {
+        if sde.knots().is_empty() { Self::Time } else { Self::Clock }
+    }
+
     /// The chart's value at time t.
     pub fn of(self, sde: &dyn LinearSde, t: f64) -> f64 {
         match self {

@@ -38,3 +38,8 @@ pub use table::{
     Ddim, Ddpm, Ei, Euler, EulerMaruyama, Form, Multistep, Solution, StochasticDdim, Tab, Table, Update,
     Variance, denoise,
 };
+
+/// The snippet of the crate's README, run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

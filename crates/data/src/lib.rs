@@ -1,0 +1,46 @@
+//! Data sets for training generative models: synthetic laws, embedded digits, readers of common formats, and
+//! pictures of results.
+//!
+//! - [`Dataset`] serves examples by index; [`Images`], [`Points`], [`ToySet`] implement it.
+//! - [`Encoding`] says what the numbers are, so that a likelihood in bits per dimension is never off by a
+//!   convention.
+//! - [`Order`] shuffles by (seed, epoch) without state, [`Prefetch`] prepares batches ahead.
+//! - [`digits`](fn@digits) are built in; [`named`] finds MNIST, Fashion-MNIST and CIFAR-10 on the disk, or
+//!   fetches them (feature `hub`); [`read`] holds the readers.
+//! - [`Picture`] draws sheets of images, maps and clouds of points.
+//!
+//! Nothing here is random but through the addresses of [`sde_core::noise`]: an example is a pure function of
+//! its index and its address.
+
+mod affine;
+mod dataset;
+mod digits;
+mod encoding;
+mod error;
+#[cfg(feature = "hub")]
+mod hub;
+mod images;
+pub mod named;
+mod order;
+mod picture;
+mod points;
+mod prefetch;
+pub mod read;
+mod toy;
+
+pub use affine::Affine;
+pub use dataset::{Batch, Dataset, Split};
+pub use digits::digits;
+pub use encoding::{Encoding, Range};
+pub use error::{Error, Place, Result};
+pub use images::Images;
+pub use order::Order;
+pub use picture::Picture;
+pub use points::Points;
+pub use prefetch::Prefetch;
+pub use toy::{Toy, ToySet};
+
+/// The snippet of the crate's README, run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

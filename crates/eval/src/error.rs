@@ -1,0 +1,80 @@
+//! The one error type of the evaluators: what was expected, what was found, and the way out.
+
+use sde_solvers::Outcome;
+
+/// Everything that can go wrong while a number is measured.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Data that takes finitely many values has no density.
+    #[error(
+        "data of {levels} levels has no density and its likelihood no bound; dequantise it, spreading each level over its cell"
+    )]
+    Quantised {
+        /// The number of levels.
+        levels: u32,
+    },
+    /// Two things that do not fit each other, or a setting that makes no sense.
+    #[error("{what}: expected {expected}, found {found}")]
+    Mismatch {
+        /// What was asked for.
+        what: &'static str,
+        /// What would have fitted.
+        expected: String,
+        /// What was given.
+        found: String,
+    },
+    /// A point that is not finite.
+    #[error("{what}: entry {entry} of row {row} is {found}; remove or replace it")]
+    NonFinite {
+        /// The points.
+        what: &'static str,
+        /// The row, from 0.
+        row: usize,
+        /// The entry of that row, from 0.
+        entry: usize,
+        /// The value.
+        found: f64,
+    },
+    /// No solve of a whole evaluation arrived, so there is nothing to average.
+    #[error(
+        "none of {samples} samples was solved, the first failure was {first:?}; loosen the tolerances or the cap on evaluations"
+    )]
+    Unfinished {
+        /// The number of samples.
+        samples: usize,
+        /// How the first solve that did not finish ended.
+        first: Outcome,
+    },
+    /// A solver failed.
+    #[error(transparent)]
+    Solver(#[from] sde_solvers::Error),
+    /// A data set failed.
+    #[error(transparent)]
+    Data(#[from] sde_data::Error),
+    /// Mathematics or a model failed.
+    #[error(transparent)]
+    Core(#[from] sde_core::Error),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+impl Error {
+    pub(crate) fn mismatch(what: &'static str, expected: impl Into<String>, found: impl ToString) -> Self {
+        Self::Mismatch { what, expected: expected.into(), found: found.to_string() }
+    }
+
+    /// The error of a batch, its row told as the example it holds.
+    pub(crate) fn of_examples(self, indices: &[usize]) -> Self {
+        match self {
+            Self::NonFinite { what, row, entry, found } => {
+                Self::NonFinite { what, row: indices.get(row).copied().unwrap_or(row), entry, found }
+            }
+            other => other,
+        }
+    }
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;

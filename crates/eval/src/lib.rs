@@ -1,0 +1,50 @@
+//! Likelihood and sample quality of diffusion models, each number with its error bar.
+//!
+//! [`nll()`] measures the likelihood of a data set under a model by its probability flow ([`Likelihood`]);
+//! [`Gaussian`] is the baseline for it; [`DensityMap`] shows the density of a model of the plane;
+//! [`SlicedWasserstein`] and [`mmd()`] compare two samples.
+//!
+//! ```
+//! use candle_core::{Device, Tensor};
+//! use sde_core::noise::{BatchNoise, Noise};
+//! use sde_core::{OracleField, oracle::Mixture, process::Vp};
+//! use sde_eval::{Likelihood, Prior};
+//! use sde_solvers::{Adaptive, Divergence};
+//!
+//! # fn main() -> sde_eval::Result<()> {
+//! let sde = Vp::STANDARD;
+//! let data = Mixture::diagonal(vec![0.6, -0.2], vec![0.25, 0.04])?;
+//! let field = OracleField::noise(&data, &sde);
+//! let standard = Likelihood::new(&sde, &field, Divergence::Exact, Adaptive::new(1e-8, 1e-10));
+//! let likelihood = Likelihood { prior: Prior::Exact(&data), ..standard };
+//! let x = Tensor::new(&[[0.1, 0.3]], &Device::Cpu)?;
+//! let found = likelihood.log_density(&x, &BatchNoise::new(Noise::new(0), 0, 0..1))?;
+//! let exact = data.marginal(&sde, likelihood.start)?.at(&[0.1, 0.3])?.log_density;
+//! assert!(found[0].value.is_some_and(|value| (value - exact).abs() < 1e-6));
+//! # Ok(())
+//! # }
+//! ```
+
+mod density;
+mod error;
+mod estimate;
+mod gaussian;
+mod likelihood;
+mod mmd;
+mod nll;
+mod rows;
+mod sliced;
+
+pub use density::{DensityMap, Window};
+pub use error::{Error, Result};
+pub use estimate::Estimate;
+pub use gaussian::{Gaussian, GaussianNll};
+pub use likelihood::{Likelihood, LogDensity, Prior};
+pub use mmd::{Bandwidth, Mmd, mmd};
+pub use nll::{Nfe, Nll, Protocol, Solve, nll, nll_of_points};
+pub use sliced::{SlicedWasserstein, sliced_wasserstein_squared};
+
+/// The snippet of the crate's README, run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

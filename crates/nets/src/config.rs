@@ -1,0 +1,62 @@
+//! The choice of a network by configuration, as presets hold it.
+
+use sde_core::Model;
+use serde::{Deserialize, Serialize};
+
+use crate::{Builder, Mlp, MlpConfig, Result, Rezero, RezeroConfig, Unet, UnetConfig};
+
+/// A network's configuration; the key `kind` says which.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum NetConfig {
+    /// A fully connected network for points.
+    Mlp(MlpConfig),
+    /// A residual network for points and tabular data.
+    Rezero(RezeroConfig),
+    /// The DDPM U-Net for images.
+    Unet(UnetConfig),
+}
+
+impl NetConfig {
+    /// The network for samples of `sample_shape`: `[C, H, W]` for images, `[D]` for points.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] where the configuration describes no network for such samples.
+    pub fn build(&self, b: &Builder, sample_shape: &[usize]) -> Result<Box<dyn Model + Send + Sync>> {
+        Ok(match self {
+            Self::Mlp(config) => Box::new(Mlp::new(b, config, sample_shape)?),
+            Self::Rezero(config) => Box::new(Rezero::new(b, config, sample_shape)?),
+            Self::Unet(config) => Box::new(Unet::new(b, config, sample_shape)?),
+        })
+    }
+}
+
+impl NetConfig {
+    /// Whether the network takes class labels.
+    pub fn is_conditional(&self) -> bool {
+        matches!(self, Self::Unet(config) if config.classes.is_some())
+    }
+}
+
+/// [`sde_core::Prediction`] by name: `noise`, `data`, `velocity`, `score`.
+pub(crate) mod prediction {
+    use sde_core::Prediction;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(remote = "Prediction", rename_all = "snake_case")]
+    enum Name {
+        Noise,
+        Data,
+        Velocity,
+        Score,
+    }
+
+    pub(crate) fn serialize<S: Serializer>(prediction: &Prediction, to: S) -> Result<S::Ok, S::Error> {
+        Name::serialize(prediction, to)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Prediction, D::Error> {
+        Name::deserialize(from)
+    }
+}

@@ -1,0 +1,112 @@
+//! The one error type of the networks: what was expected, what was found, and the way out.
+
+use std::fmt::{self, Display};
+
+/// Everything that can go wrong when a network is built, loaded or evaluated.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A configuration that describes no network.
+    #[error("network configuration: `{field}` must be {expected}, found {found}")]
+    Config {
+        /// The key of the configuration.
+        field: &'static str,
+        /// What would have been accepted.
+        expected: String,
+        /// What was given.
+        found: String,
+    },
+    /// Tensors that do not fit an operator.
+    #[error("{what}: expected {expected}, found {found}")]
+    Shape {
+        /// The operator or network.
+        what: &'static str,
+        /// What would have fitted.
+        expected: String,
+        /// What was given.
+        found: String,
+    },
+    /// Weights that are not those of the network.
+    #[error("these weights belong to another network: {0}")]
+    Weights(WeightsMismatch),
+    /// Two tensors of one network with the same name.
+    #[error("the network asks for `{0}` twice: give every layer its own path")]
+    DuplicateName(String),
+    /// Bytes that are not a safetensors file.
+    #[error("not a readable safetensors file: {0}")]
+    Format(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+    /// The mathematics underneath failed.
+    #[error(transparent)]
+    Core(#[from] sde_core::Error),
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// How a set of weights differs from the tensors that a network asks for, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WeightsMismatch {
+    /// Asked for, not there.
+    pub missing: Vec<String>,
+    /// There, not asked for.
+    pub unexpected: Vec<String>,
+    /// Of another shape: name, shape asked for, shape found.
+    pub misshapen: Vec<(String, Vec<usize>, Vec<usize>)>,
+}
+
+impl WeightsMismatch {
+    /// An error, unless there is no difference.
+    pub(crate) fn check(self) -> Result<()> {
+        if self == Self::default() { Ok(()) } else { Err(Error::Weights(self)) }
+    }
+}
+
+impl Display for WeightsMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let misshapen = self
+            .misshapen
+            .iter()
+            .map(|(name, expected, found)| format!("{name} (expected {expected:?}, found {found:?})"));
+        let parts = [
+            ("missing", self.missing.clone()),
+            ("unexpected", self.unexpected.clone()),
+            ("of another shape", misshapen.collect()),
+        ];
+        let parts: Vec<String> = parts
+            .into_iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(what, names)| format!("{} {what}: {}", names.len(), listed(&names)))
+            .collect();
+        f.write_str(&parts.join("; "))
+    }
+}
+
+/// The first names of a list, and how many follow.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().checked_sub(SHOWN) {
+        None | Some(0) => shown,
+        Some(rest) => format!("{shown} and {rest} more"),
+    }
+}
+
+impl Error {
+    /// The key `field` describes no network.
+    pub(crate) fn config(field: &'static str, expected: impl Display, found: impl Display) -> Self {
+        Self::Config { field, expected: expected.to_string(), found: found.to_string() }
+    }
+}
+
+impl From<Error> for sde_core::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Candle(error) => Self::Candle(error),
+            Error::Core(error) => error,
+            other => Self::model(other),
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Score networks on Candle: the DDPM U-Net, networks for points, their parameters, and fast operators.
+//!
+//! A network is a configuration ([`NetConfig`]), built on a [`Builder`]: with fresh parameters
+//! ([`Params::initialise`]), with given ones ([`Params::restore`]), or without a tape ([`Weights::freeze`]).
+//! It knows no process, solver or optimiser.
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use sde_core::{Model, Pass, Prediction, noise::Noise};
+//! use sde_nets::{MlpConfig, NetConfig, Params, TimeFeatures};
+//!
+//! # fn main() -> sde_nets::Result<()> {
+//! let time = TimeFeatures::Fourier { std: 1.0, log: false, time_scale: 1.0, time_shift: 0.0 };
+//! let config =
+//!     NetConfig::Mlp(MlpConfig { prediction: Prediction::Noise, hidden: vec![64, 64], time_dim: 16, time });
+//! let device = Device::Cpu;
+//! let (net, params) = Params::initialise(Noise::new(0), DType::F32, &device, |b| config.build(b, &[2]))?;
+//! let (x, t) = (Tensor::zeros((5, 2), DType::F32, &device)?, Tensor::ones(5, DType::F32, &device)?);
+//! let taped = net.forward(&x, &t, Pass::EVAL)?;
+//!
+//! let frozen = params.to_weights()?.freeze(DType::F32, &device, |b| config.build(b, &[2]))?;
+//! assert_eq!(frozen.forward(&x, &t, Pass::EVAL)?.to_vec2::<f32>()?, taped.to_vec2::<f32>()?);
+//! # Ok(())
+//! # }
+//! ```
+
+mod builder;
+mod config;
+mod embedding;
+mod error;
+mod layers;
+mod mlp;
+pub mod ops;
+mod params;
+mod points;
+mod rezero;
+mod unet;
+
+pub use builder::{Builder, Init};
+pub use config::NetConfig;
+pub use embedding::TimeFeatures;
+pub use error::{Error, Result, WeightsMismatch};
+pub use mlp::{Mlp, MlpConfig};
+pub use params::{Params, Weights, count_parameters};
+pub use rezero::{Rezero, RezeroConfig};
+pub use unet::{Resampling, Unet, UnetConfig, UpAttention};
+
+/// The snippet of the crate's README, run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,90 @@
+//! A score network for points: fully connected layers over the state, with the time added to the first.
+//!
+//! ```text
+//! h₁ = A x + e(t)        h_{i+1} = W_i SiLU(h_i) + b_i        output = W SiLU(h_n) + b
+//! ```
+//!
+//! e(t) is a two-layer network on the features of the time.
+//!
+//! Reference: Zhang, Chen 2021, arXiv 2110.07579, appendix (the networks of the two-dimensional data sets).
+//! Differs: the frequencies are those of [`TimeFeatures`], with no learned phases; SiLU in the place of GELU.
+
+use candle_core::Tensor;
+use sde_core::{Model, Pass, Prediction};
+use serde::{Deserialize, Serialize};
+
+use crate::embedding::{TimeEmbedding, TimeFeatures};
+use crate::layers::Linear;
+use crate::{Builder, Error, Result, ops, points};
+
+/// A fully connected network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MlpConfig {
+    /// What the output means.
+    #[serde(with = "crate::config::prediction")]
+    pub prediction: Prediction,
+    /// The width of each hidden layer; at least one.
+    pub hidden: Vec<usize>,
+    /// The number of time features; even.
+    pub time_dim: usize,
+    /// The features of the time.
+    pub time: TimeFeatures,
+}
+
+/// The network of a [`MlpConfig`].
+#[derive(Debug)]
+pub struct Mlp {
+    prediction: Prediction,
+    time: TimeEmbedding,
+    layers: Vec<Linear>,
+}
+
+impl Mlp {
+    /// The network for samples of `sample_shape`, which it sees as vectors.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] where the configuration describes no network.
+    pub fn new(b: &Builder, config: &MlpConfig, sample_shape: &[usize]) -> Result<Self> {
+        let dim = points::dimension(sample_shape)?;
+        let Some(&first) = config.hidden.first().filter(|_| !config.hidden.contains(&0)) else {
+            return Err(Error::config(
+                "hidden",
+                "one or more positive widths",
+                format!("{:?}", config.hidden),
+            ));
+        };
+        let time = TimeEmbedding::new(&b.pp("time"), &config.time, config.time_dim, first)?;
+        let widths: Vec<usize> =
+            [dim].into_iter().chain(config.hidden.iter().copied()).chain([dim]).collect();
+        let layers = widths
+            .iter()
+            .zip(widths.iter().skip(1))
+            .enumerate()
+            .map(|(i, (&inputs, &outputs))| Linear::new(&b.pp("layer").pp(i), inputs, outputs, 1.0))
+            .collect::<Result<_>>()?;
+        Ok(Self { prediction: config.prediction, time, layers })
+    }
+
+    fn output(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
+        points::unconditional(pass)?;
+        let mut hidden = x.flatten_from(1)?;
+        for (i, layer) in self.layers.iter().enumerate() {
+            hidden = match i {
+                0 => (layer.forward(&hidden)? + self.time.forward(t)?)?,
+                _ => layer.forward(&ops::silu(&hidden)?)?,
+            };
+        }
+        Ok(hidden.reshape(x.dims())?)
+    }
+}
+
+impl Model for Mlp {
+    fn prediction(&self) -> Prediction {
+        self.prediction
+    }
+
+    fn forward(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> sde_core::Result<Tensor> {
+        Ok(self.output(x, t, pass)?)
+    }
+}

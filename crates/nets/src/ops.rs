@@ -1,0 +1,26 @@
+//! The operators that networks are made of: hand-made kernels on the CPU, Candle's own operators elsewhere.
+//!
+//! Every operator here can be differentiated, twice where Candle's tape is asked to keep second derivatives
+//! ([`second_derivatives_are_taped`]). On the CPU in f32 and f64 each is a kernel of its own, parallel over
+//! samples; the order of every sum is fixed, so a result does not depend on the number of threads. Other
+//! devices and types compose Candle's operators into the same function.
+
+mod attention;
+mod conv2d;
+mod dropout;
+mod group_norm;
+mod kernel;
+mod patches;
+mod resample;
+mod silu;
+mod softmax;
+mod tape;
+
+pub use attention::attention;
+pub use conv2d::{Window, conv2d};
+pub use dropout::dropout;
+pub use group_norm::{GroupNormArgs, group_norm};
+pub use resample::{avg_pool_2x, upsample_nearest_2x};
+pub use silu::silu;
+pub use softmax::softmax;
+pub use tape::second_derivatives_are_taped;

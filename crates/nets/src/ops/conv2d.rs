@@ -1,0 +1,466 @@
+//! Two-dimensional convolution (cross-correlation), and its two gradients.
+//!
+//! `y[b,o,p] = bias[b,o] + Σ_{c,i,j} w[o,c,i,j] x[b,c,p·stride + (i,j) − padding]`. With U the patch matrix
+//! of x ([`super::patches`]) and W the weights as a matrix,
+//!
+//! ```text
+//! y = W U(x)        x̄ = Uᵀ(Wᵀ ȳ)        W̄ = ȳ U(x)ᵀ
+//! ```
+//!
+//! Convolution is bilinear in (x, w), so the three are closed under differentiation: the derivative of each
+//! is made of the other two. All three are operators on the tape, so derivatives of any order are right. The
+//! gradient with respect to x exists for any number of channels.
+//!
+//! Samples are grouped so that a matrix product has about [`COLUMNS`] columns; the groups depend on shapes
+//! alone, and the weight gradient adds a fixed number of partial sums in a fixed order.
+
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::kernel::{Matrix, Real, for_real, has_kernels, product, values};
+use super::patches::Geometry;
+use crate::{Error, Result};
+
+/// Columns of the patch matrix that one matrix product aims at.
+const COLUMNS: usize = 512;
+
+/// The number of partial sums of the weight gradient, which bounds its parallelism.
+const PARTS: usize = 16;
+
+/// Stride and zero padding of a convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// The step between output positions, in both directions.
+    pub stride: usize,
+    /// Zeros above, below, left and right of the image.
+    pub padding: [usize; 4],
+}
+
+impl Window {
+    /// Stride 1 and the padding that keeps the size under an odd kernel k×k.
+    pub fn same(kernel: usize) -> Self {
+        Self { stride: 1, padding: [kernel / 2; 4] }
+    }
+
+    /// Stride 2 with zeros below and right only, which halves an even size under a 3×3 kernel as the DDPM
+    /// networks do.
+    pub const HALVE: Self = Self { stride: 2, padding: [0, 1, 0, 1] };
+}
+
+/// The convolution of `x` with `weight`, plus `bias`.
+///
+/// # Shapes
+/// `x` `[B, C, H, W]`, `weight` `[O, C, k_h, k_w]`, `bias` `[O]`, or `[B, O]` for one of each sample; the
+/// output is `[B, O, H', W']`.
+///
+/// # Errors
+/// [`Error::Shape`] where these do not fit each other.
+pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, window: Window) -> Result<Tensor> {
+    let (batch, channels, height, width) = x.dims4()?;
+    let (filters, weight_channels, kh, kw) = weight.dims4()?;
+    let bias =
+        bias.map(|bias| if bias.rank() == 1 { bias.unsqueeze(0) } else { Ok(bias.clone()) }).transpose()?;
+    let bias_fits =
+        bias.as_ref().is_none_or(|bias| bias.dims() == [1, filters] || bias.dims() == [batch, filters]);
+    if channels == 0 || channels != weight_channels || !bias_fits {
+        return Err(Error::Shape {
+            what: "convolution",
+            expected: format!(
+                "one or more channels, weight [O, {channels}, k, k], bias [O] or [{batch}, O] for input {:?}",
+                x.dims()
+            ),
+            found: format!("weight {:?}, bias {:?}", weight.dims(), bias.map(|bias| bias.dims().to_vec())),
+        });
+    }
+    let Window { stride, padding } = window;
+    let convolution =
+        Conv { geometry: Geometry { channels, height, width, kernel: [kh, kw], stride, padding } };
+    convolution.geometry.output()?;
+    if !has_kernels(x) {
+        return composed(x, weight, bias.as_ref(), window);
+    }
+    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+    Ok(match bias {
+        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, convolution)?,
+        None => x.apply_op2(&weight, convolution)?,
+    })
+}
+
+/// The same function by Candle's own convolution.
+fn composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, window: Window) -> Result<Tensor> {
+    let [top, bottom, left, right] = window.padding;
+    let symmetric = top == bottom && left == right && top == left;
+    let (x, padding) = if symmetric {
+        (x.clone(), top)
+    } else {
+        (x.pad_with_zeros(2, top, bottom)?.pad_with_zeros(3, left, right)?, 0)
+    };
+    let y = x.conv2d(weight, padding, window.stride, 1, 1)?;
+    Ok(match bias {
+        Some(bias) => y.broadcast_add(&bias.unsqueeze(2)?.unsqueeze(3)?)?,
+        None => y,
+    })
+}
+
+/// (x, w) ↦ y, and (x, w, bias) ↦ y.
+#[derive(Debug, Clone, Copy)]
+struct Conv {
+    geometry: Geometry,
+}
+
+/// (ȳ, w) ↦ x̄: the adjoint in x.
+#[derive(Debug, Clone, Copy)]
+struct InputGradient {
+    geometry: Geometry,
+}
+
+/// (x, ȳ) ↦ w̄: the adjoint in w.
+#[derive(Debug, Clone, Copy)]
+struct WeightGradient {
+    geometry: Geometry,
+}
+
+type CandleResult<T> = candle_core::Result<T>;
+
+/// Applies a bilinear operator where the gradient of one of its arguments is wanted.
+fn gradient<C: CustomOp2 + Send + Sync + 'static>(
+    wanted: &Tensor,
+    left: &Tensor,
+    right: &Tensor,
+    operator: C,
+) -> CandleResult<Option<Tensor>> {
+    if !wanted.track_op() {
+        return Ok(None);
+    }
+    left.contiguous()?.apply_op2(&right.contiguous()?, operator).map(Some)
+}
+
+impl CustomOp2 for Conv {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        let filters = w_layout.dims()[0];
+        let y = for_real!(x, T => self.run::<T>(values(x, x_layout)?, values(w, w_layout)?, None, filters))?;
+        Ok((y, self.output_shape(x_layout, w_layout)?))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _y: &Tensor,
+        grad: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+        let geometry = self.geometry;
+        let for_x = gradient(x, grad, w, InputGradient { geometry })?;
+        let for_w = gradient(w, x, grad, WeightGradient { geometry })?;
+        Ok((for_x, for_w))
+    }
+}
+
+impl CustomOp3 for Conv {
+    fn name(&self) -> &'static str {
+        "conv2d with bias"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        let filters = w_layout.dims()[0];
+        let y = for_real!(x, T => {
+            let bias = Some(values::<T>(bias, bias_layout)?);
+            self.run(values(x, x_layout)?, values(w, w_layout)?, bias, filters)
+        })?;
+        Ok((y, self.output_shape(x_layout, w_layout)?))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        bias: &Tensor,
+        y: &Tensor,
+        grad: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (for_x, for_w) = CustomOp2::bwd(self, x, w, y, grad)?;
+        let for_bias = if bias.track_op() {
+            let by_sample = grad.flatten_from(2)?.sum(D::Minus1)?;
+            Some(if bias.dim(0)? == 1 { by_sample.sum_keepdim(0)? } else { by_sample })
+        } else {
+            None
+        };
+        Ok((for_x, for_w, for_bias))
+    }
+}
+
+impl CustomOp2 for InputGradient {
+    fn name(&self) -> &'static str {
+        "conv2d input gradient"
+    }
+
+    fn cpu_fwd(
+        &self,
+        grad: &CpuStorage,
+        grad_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        let Geometry { channels, height, width, .. } = self.geometry;
+        let dims = grad_layout.dims();
+        let x = for_real!(grad, T => self.run::<T>(values(grad, grad_layout)?, values(w, w_layout)?, dims))?;
+        Ok((x, Shape::from((dims[0], channels, height, width))))
+    }
+
+    fn bwd(
+        &self,
+        grad: &Tensor,
+        w: &Tensor,
+        _x: &Tensor,
+        grad_x: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+        let geometry = self.geometry;
+        let for_grad = gradient(grad, grad_x, w, Conv { geometry })?;
+        let for_w = gradient(w, grad_x, grad, WeightGradient { geometry })?;
+        Ok((for_grad, for_w))
+    }
+}
+
+impl CustomOp2 for WeightGradient {
+    fn name(&self) -> &'static str {
+        "conv2d weight gradient"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        grad: &CpuStorage,
+        grad_layout: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        let Geometry { channels, kernel: [kh, kw], .. } = self.geometry;
+        let dims = grad_layout.dims();
+        let w = for_real!(x, T => self.run::<T>(values(x, x_layout)?, values(grad, grad_layout)?, dims))?;
+        Ok((w, Shape::from((dims[1], channels, kh, kw))))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        grad: &Tensor,
+        _w: &Tensor,
+        grad_w: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+        let geometry = self.geometry;
+        let for_x = gradient(x, grad, grad_w, InputGradient { geometry })?;
+        let for_grad = gradient(grad, x, grad_w, Conv { geometry })?;
+        Ok((for_x, for_grad))
+    }
+}
+
+/// How many samples one matrix product takes.
+fn group(positions: usize, batch: usize) -> usize {
+    (COLUMNS / positions.max(1)).clamp(1, batch.max(1))
+}
+
+impl Conv {
+    fn output_shape(&self, x: &Layout, w: &Layout) -> CandleResult<Shape> {
+        let [height, width] = self.geometry.output()?;
+        Ok(Shape::from((x.dims()[0], w.dims()[0], height, width)))
+    }
+
+    fn run<T: Real>(&self, x: &[T], w: &[T], bias: Option<&[T]>, filters: usize) -> CandleResult<Vec<T>> {
+        let (geometry, output) = (self.geometry, self.geometry.output()?);
+        let batch = x.len() / geometry.sample_len().max(1);
+        let (positions, taps) = (output[0] * output[1], geometry.taps());
+        let samples = group(positions, batch);
+        let mut y = vec![T::zero(); batch * filters * positions];
+        let chunk = (samples * filters * positions).max(1);
+        let inputs = x.par_chunks((samples * geometry.sample_len()).max(1)).enumerate();
+        y.par_chunks_mut(chunk).zip(inputs).for_each_init(
+            || [vec![T::zero(); taps * samples * positions], vec![T::zero(); chunk]],
+            |[patches, result], (y, (index, x))| {
+                let columns = y.len() / filters;
+                let (patches, result) = (&mut patches[..taps * columns], &mut result[..y.len()]);
+                geometry.unfold(x, output, patches);
+                let size = (filters, taps, columns);
+                product(result, size, Matrix::rows(w, taps), Matrix::rows(patches, columns), false);
+                scatter(result, y, filters, positions);
+                if let Some(bias) = bias {
+                    let first = if bias.len() == filters { 0 } else { index * samples * filters };
+                    add_bias(y, bias[first..].iter().cycle(), positions);
+                }
+            },
+        );
+        Ok(y)
+    }
+}
+
+impl InputGradient {
+    fn run<T: Real>(&self, grad: &[T], w: &[T], grad_dims: &[usize]) -> CandleResult<Vec<T>> {
+        let (batch, filters) = (grad_dims[0], grad_dims[1]);
+        match self.geometry.adjoint(filters)? {
+            Some(geometry) => {
+                Conv { geometry }.run(grad, &self.flipped(w, filters), None, self.geometry.channels)
+            }
+            None => self.run_by_folding(grad, w, batch, filters),
+        }
+    }
+
+    /// The weights of the convolution that is the adjoint at stride 1: turned by 180°, inputs and outputs
+    /// exchanged.
+    fn flipped<T: Copy>(&self, w: &[T], filters: usize) -> Vec<T> {
+        let (taps, area) = (self.geometry.taps(), self.geometry.kernel[0] * self.geometry.kernel[1]);
+        let kernel = |c: usize, o: usize| w[o * taps + c * area..][..area].iter().rev().copied();
+        (0..self.geometry.channels).flat_map(|c| (0..filters).flat_map(move |o| kernel(c, o))).collect()
+    }
+
+    fn run_by_folding<T: Real>(
+        &self,
+        grad: &[T],
+        w: &[T],
+        batch: usize,
+        filters: usize,
+    ) -> CandleResult<Vec<T>> {
+        let (geometry, output) = (self.geometry, self.geometry.output()?);
+        let (positions, taps) = (output[0] * output[1], geometry.taps());
+        let samples = group(positions, batch);
+        let mut x = vec![T::zero(); batch * geometry.sample_len()];
+        let chunk = (samples * geometry.sample_len()).max(1);
+        let gradients = grad.par_chunks((samples * filters * positions).max(1));
+        x.par_chunks_mut(chunk).zip(gradients).for_each_init(
+            || [taps, filters].map(|rows| vec![T::zero(); rows * samples * positions]),
+            |[patches, rows], (x, grad)| {
+                let columns = grad.len() / filters;
+                let (patches, rows) = (&mut patches[..taps * columns], &mut rows[..grad.len()]);
+                gather(grad, rows, filters, positions);
+                let size = (taps, filters, columns);
+                let weights = Matrix::rows(w, taps).transposed();
+                product(patches, size, weights, Matrix::rows(rows, columns), false);
+                geometry.fold(patches, output, x);
+            },
+        );
+        Ok(x)
+    }
+}
+
+impl WeightGradient {
+    fn run<T: Real>(&self, x: &[T], grad: &[T], grad_dims: &[usize]) -> CandleResult<Vec<T>> {
+        let (geometry, output) = (self.geometry, self.geometry.output()?);
+        let (batch, filters) = (grad_dims[0], grad_dims[1]);
+        let (positions, taps) = (output[0] * output[1], geometry.taps());
+        let samples = group(positions, batch);
+        // Whole groups a part, as even as they go.
+        let part = batch.div_ceil(samples).div_ceil(PARTS).max(1) * samples;
+        let [x_len, grad_len] = [geometry.sample_len(), filters * positions].map(|len| len.max(1));
+        let parts: Vec<Vec<T>> = x
+            .par_chunks(part * x_len)
+            .zip(grad.par_chunks(part * grad_len))
+            .map(|(x, grad)| {
+                // The transpose of the gradient: with it, no factor of the product is transposed.
+                let mut sum = vec![T::zero(); taps * filters];
+                let [mut patches, mut rows] =
+                    [taps, filters].map(|rows| vec![T::zero(); rows * samples * positions]);
+                for (x, grad) in x.chunks(samples * x_len).zip(grad.chunks(samples * grad_len)) {
+                    let columns = grad.len() / filters;
+                    let (patches, rows) = (&mut patches[..taps * columns], &mut rows[..grad.len()]);
+                    geometry.unfold(x, output, patches);
+                    transpose_samples(grad, rows, filters, positions);
+                    let size = (taps, columns, filters);
+                    product(
+                        &mut sum,
+                        size,
+                        Matrix::rows(patches, columns),
+                        Matrix::rows(rows, filters),
+                        true,
+                    );
+                }
+                sum
+            })
+            .collect();
+        let mut w = vec![T::zero(); filters * taps];
+        for part in parts {
+            for (tap, row) in part.chunks_exact(filters).enumerate() {
+                w[tap..].iter_mut().step_by(taps).zip(row).for_each(|(sum, &v)| *sum += v);
+            }
+        }
+        Ok(w)
+    }
+}
+
+/// From rows of channels over (sample, position) to samples of (channel, position).
+fn scatter<T: Copy>(rows: &[T], samples: &mut [T], channels: usize, positions: usize) {
+    let columns = rows.len() / channels;
+    for (s, sample) in samples.chunks_exact_mut(channels * positions).enumerate() {
+        for (to, from) in sample.chunks_exact_mut(positions).zip(rows.chunks_exact(columns)) {
+            to.copy_from_slice(&from[s * positions..][..positions]);
+        }
+    }
+}
+
+/// The inverse of [`scatter`].
+fn gather<T: Copy>(samples: &[T], rows: &mut [T], channels: usize, positions: usize) {
+    let columns = samples.len() / channels;
+    for (s, sample) in samples.chunks_exact(channels * positions).enumerate() {
+        for (from, to) in sample.chunks_exact(positions).zip(rows.chunks_exact_mut(columns)) {
+            to[s * positions..][..positions].copy_from_slice(from);
+        }
+    }
+}
+
+/// From samples of (channel, position) to samples of (position, channel).
+fn transpose_samples<T: Copy>(samples: &[T], transposed: &mut [T], channels: usize, positions: usize) {
+    let len = channels * positions;
+    for (from, to) in samples.chunks_exact(len).zip(transposed.chunks_exact_mut(len)) {
+        for (channel, plane) in from.chunks_exact(positions).enumerate() {
+            to[channel..].iter_mut().step_by(channels).zip(plane).for_each(|(to, &v)| *to = v);
+        }
+    }
+}
+
+fn add_bias<'a, T: Real>(y: &mut [T], bias: impl Iterator<Item = &'a T>, positions: usize) {
+    for (plane, &bias) in y.chunks_exact_mut(positions).zip(bias) {
+        plane.iter_mut().for_each(|v| *v += bias);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+
+    #[test]
+    fn the_composition_for_other_devices_has_the_same_gradients() -> Result<()> {
+        let device = Device::Cpu;
+        let wave = |n: usize| Tensor::from_iter((0..n).map(|i| (1.7 * i as f64).sin()), &device);
+        for window in [Window::same(3), Window::HALVE] {
+            let x = Var::from_tensor(&wave(2 * 3 * 36)?.reshape((2, 3, 6, 6))?)?;
+            let w = Var::from_tensor(&wave(4 * 3 * 9)?.reshape((4, 3, 3, 3))?)?;
+            let bias = Var::from_tensor(&wave(4)?.reshape((1, 4))?)?;
+            let composed = composed(&x, &w, Some(&bias), window)?.sqr()?.sum_all()?.backward()?;
+            let kernels = conv2d(&x, &w, Some(&bias.squeeze(0)?), window)?.sqr()?.sum_all()?.backward()?;
+            for var in [&x, &w, &bias] {
+                let (Some(a), Some(b)) = (composed.get(var), kernels.get(var)) else {
+                    panic!("a gradient is missing");
+                };
+                let error = (a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f64>()?;
+                assert!(error < 1e-10, "{window:?}: {error:e}");
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,25 @@
+//! What the networks for points share: their view of a sample as one vector, without classes.
+
+use sde_core::Pass;
+
+use crate::{Error, Result};
+
+/// The number of values of a sample.
+pub(crate) fn dimension(sample_shape: &[usize]) -> Result<usize> {
+    match sample_shape.iter().product() {
+        0 => Err(Error::config("sample shape", "one or more values", format!("{sample_shape:?}"))),
+        dim => Ok(dim),
+    }
+}
+
+/// Refuses labels, rather than not looking at them.
+pub(crate) fn unconditional(pass: Pass<'_>) -> Result<()> {
+    match pass.labels {
+        None => Ok(()),
+        Some(labels) => Err(Error::Shape {
+            what: "class labels",
+            expected: "none, since this network has no classes".into(),
+            found: format!("labels {:?}", labels.dims()),
+        }),
+    }
+}

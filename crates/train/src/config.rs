@@ -1,0 +1,103 @@
+//! How a network is trained, apart from what is trained on what: the `train` table of a preset.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::adam::AdamConfig;
+use crate::checkpoint::Keep;
+use crate::ema::EmaConfig;
+use crate::schedule::Schedule;
+use crate::{Error, Result};
+
+/// The held-out loss, measured with the same noise every time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeldOut {
+    /// How many updates lie between two measurements.
+    pub every: u64,
+    /// How many of the held-out examples are used, from the first on.
+    pub examples: usize,
+}
+
+/// How a network is trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// The number of updates planned: the horizon of the schedule, wherever a call stops.
+    pub steps: u64,
+    /// The number of examples of an update.
+    pub batch: usize,
+    /// The number of examples on the tape at once; all of them if absent. It bounds the memory, and changes the
+    /// result by rounding only.
+    pub micro_batch: Option<usize>,
+    /// The optimiser.
+    pub optimiser: AdamConfig,
+    /// The learning rate over time.
+    pub schedule: Schedule,
+    /// The largest norm of the gradients; no clipping if absent.
+    pub clip: Option<f64>,
+    /// The averages of the weights.
+    #[serde(default)]
+    pub ema: Vec<EmaConfig>,
+    /// How many updates lie between two lines of the log.
+    pub log_every: u64,
+    /// How many updates lie between two checkpoints; the last update has one in any case.
+    pub checkpoint_every: u64,
+    /// How many updates lie between two sample sheets; none if absent.
+    pub sample_every: Option<u64>,
+    /// Which checkpoints stay.
+    pub keep: Keep,
+    /// The held-out loss; not measured if absent.
+    pub held_out: Option<HeldOut>,
+}
+
+impl TrainConfig {
+    /// Refuses what cannot be run.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the field.
+    pub fn check(&self) -> Result<()> {
+        // A step is a part of the address of noise, which has 32 bits for it; the last one is the held-out data's.
+        let limit = u64::from(u32::MAX);
+        let counts = [
+            ("steps", self.steps, limit),
+            ("batch", self.batch as u64, limit),
+            ("micro_batch", self.micro_batch.unwrap_or(1) as u64, limit),
+            ("log_every", self.log_every, u64::MAX),
+            ("checkpoint_every", self.checkpoint_every, u64::MAX),
+            ("sample_every", self.sample_every.unwrap_or(1), u64::MAX),
+            ("held_out.every", self.held_out.map_or(1, |held_out| held_out.every), u64::MAX),
+            ("held_out.examples", self.held_out.map_or(1, |held_out| held_out.examples as u64), limit),
+        ];
+        for (field, found, limit) in counts {
+            if !(1..=limit).contains(&found) {
+                return Err(Error::config(field, format!("a number from 1 to {limit}"), found));
+            }
+        }
+        if let Some(clip) = self.clip
+            && !(clip > 0.0 && clip.is_finite())
+        {
+            return Err(Error::config("clip", "a positive norm", clip));
+        }
+        let mut names = BTreeSet::new();
+        for ema in &self.ema {
+            ema.check()?;
+            if !names.insert(&ema.name) {
+                return Err(Error::config(
+                    "ema.name",
+                    "a name for each average",
+                    format!("{:?} twice", ema.name),
+                ));
+            }
+        }
+        self.optimiser.check()?;
+        self.schedule.check()?;
+        self.keep.check()
+    }
+
+    /// The learning rate when `done` updates have been made.
+    pub fn learning_rate(&self, done: u64) -> f64 {
+        self.optimiser.lr * self.schedule.factor(done, self.steps)
+    }
+}

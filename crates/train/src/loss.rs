@@ -1,0 +1,49 @@
+//! What is minimised: a scalar that is the mean over the samples of a batch.
+
+mod dsm;
+mod time_law;
+mod weighting;
+
+pub use dsm::{Dsm, Reduction};
+pub use time_law::{DrawnTime, TimeLaw};
+pub use weighting::Weighting;
+
+use candle_core::Tensor;
+use sde_core::noise::BatchNoise;
+use sde_core::{Model, Pass, Prediction};
+use sde_data::Batch;
+
+use crate::Result;
+
+/// The value of a loss on a batch.
+#[derive(Debug, Clone)]
+pub struct LossValue {
+    /// The mean over the samples, a scalar on the tape.
+    pub total: Tensor,
+    /// Parts worth logging, by name; reading them costs a transfer from the device, so a loss without parts has none.
+    pub terms: Vec<(&'static str, f64)>,
+}
+
+/// A training objective.
+pub trait Loss {
+    /// The loss of `model` on a batch.
+    ///
+    /// All randomness comes from `noise`, addressed by sample, so that the mean over a batch is the weighted mean
+    /// over its parts.
+    ///
+    /// # Shapes
+    /// `batch.x` `[B, …]`, on the device and of the type of the model's parameters; `noise` has B samples.
+    fn loss(&self, model: &dyn Model, batch: &Batch, noise: &BatchNoise) -> Result<LossValue>;
+}
+
+/// A model with dropout off: what is measured on held-out data.
+pub struct WithoutDropout<'a>(pub &'a dyn Model);
+
+impl Model for WithoutDropout<'_> {
+    fn prediction(&self) -> Prediction {
+        self.0.prediction()
+    }
+    fn forward(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> sde_core::Result<Tensor> {
+        self.0.forward(x, t, Pass { dropout: None, ..pass })
+    }
+}

@@ -1,0 +1,128 @@
+//! Denoising score matching: with `u_t = S_t x₀ + R_t ε`, the error of what the model predicts at `(u_t, t)`,
+//! weighted.
+//!
+//! `L = E_t E_{x₀, ε} ‖W_t B_t (p̂(u_t, t) − p(x₀, ε))‖²`, with t from a [`TimeLaw`] and `W B` from a [`Weighting`].
+//! Any linear process and any prediction: the target is the prediction's own value at (x₀, ε).
+//!
+//! Reference: Vincent 2011, "A connection between score matching and denoising autoencoders"; Song et al. 2021, arXiv
+//! 2011.13456, Eq. (7); Zhang 2023 (thesis), Eq. (6.9).
+
+use std::sync::Arc;
+
+use candle_core::{D, Tensor};
+use sde_core::noise::{BatchNoise, Law, Stream, host_tensor};
+use sde_core::{LinearSde, Model, Op, Pass, Prediction, apply_each};
+use sde_data::Batch;
+use serde::{Deserialize, Serialize};
+
+use super::{DrawnTime, Loss, LossValue, TimeLaw, Weighting};
+use crate::{Error, Result};
+
+/// How the squared errors of one sample become one number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reduction {
+    /// Their mean.
+    Mean,
+    /// Half their sum, as in a log likelihood.
+    HalfSum,
+}
+
+/// The denoising score matching loss of a process.
+#[derive(Clone)]
+pub struct Dsm {
+    sde: Arc<dyn LinearSde>,
+    time: TimeLaw,
+    weighting: Weighting,
+    reduction: Reduction,
+}
+
+impl Dsm {
+    /// The loss with these choices.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the time law asks for times that the process does not have, or the weighting has no
+    /// σ_data.
+    pub fn new(
+        sde: Arc<dyn LinearSde>,
+        time: TimeLaw,
+        weighting: Weighting,
+        reduction: Reduction,
+    ) -> Result<Self> {
+        time.check(sde.as_ref())?;
+        if let Weighting::Edm { sigma_data } = weighting
+            && !(sigma_data > 0.0 && sigma_data.is_finite())
+        {
+            return Err(Error::config("weighting.sigma_data", "a positive number", sigma_data));
+        }
+        Ok(Self { sde, time, weighting, reduction })
+    }
+
+    /// The loss of each sample; [`Loss::loss`] is its mean.
+    ///
+    /// # Shapes
+    /// `[B]`.
+    ///
+    /// # Errors
+    /// When batch and noise differ in size, a weight does not exist at a time drawn, or the model fails.
+    pub fn per_sample(&self, model: &dyn Model, batch: &Batch, noise: &BatchNoise) -> Result<Tensor> {
+        let data = &batch.x;
+        let drawn: Vec<DrawnTime> = noise
+            .draws(Stream::Time, 0)
+            .iter_mut()
+            .map(|draws| self.time.draw(self.sde.as_ref(), draws))
+            .collect();
+        let t: Vec<f64> = drawn.iter().map(|d| d.t).collect();
+        let shape = &data.dims()[1..];
+        let eps = noise.tensor(Law::Normal, Stream::Diffusion, 0, shape, data.dtype(), data.device())?;
+        let state = (self.apply(&t, |sde, t| sde.signal(t), data)?
+            + self.apply(&t, |sde, t| sde.factor(t), &eps)?)?;
+
+        let times = host_tensor(t.clone(), &[t.len()], data.dtype(), data.device())?;
+        let pass = Pass { labels: batch.labels.as_ref(), dropout: Some(noise) };
+        let predicted = model.forward(&state, &times, pass)?;
+        let error = (predicted - self.target(model.prediction(), &t, data, &eps)?)?;
+        self.cost(model.prediction(), &drawn, &error)
+    }
+
+    fn apply(&self, t: &[f64], op: impl Fn(&dyn LinearSde, f64) -> Op, u: &Tensor) -> Result<Tensor> {
+        let ops: Vec<Op> = t.iter().map(|&t| op(self.sde.as_ref(), t)).collect();
+        Ok(apply_each(&ops, u)?)
+    }
+
+    /// What a perfect knowledge of (x₀, ε) would predict.
+    fn target(&self, prediction: Prediction, t: &[f64], data: &Tensor, eps: &Tensor) -> Result<Tensor> {
+        match prediction {
+            Prediction::Noise => Ok(eps.clone()),
+            Prediction::Data => Ok(data.clone()),
+            Prediction::Velocity => Ok((self.apply(t, |sde, t| sde.signal_rate(t), data)?
+                + self.apply(t, |sde, t| sde.factor_rate(t), eps)?)?),
+            Prediction::Score => {
+                let ops = t.iter().map(|&t| Ok(self.sde.factor(t).inverse()?.transpose().scale(-1.0)));
+                Ok(apply_each(&ops.collect::<Result<Vec<_>>>()?, eps)?)
+            }
+        }
+    }
+
+    /// `‖M e‖²`, reduced, times the weight of the time: `[B]`.
+    fn cost(&self, prediction: Prediction, drawn: &[DrawnTime], error: &Tensor) -> Result<Tensor> {
+        let weigh = |d: &DrawnTime| {
+            Ok(self.weighting.operator(prediction, self.sde.as_ref(), d.t)?.scale(d.weight.sqrt()))
+        };
+        let ops = drawn.iter().map(weigh).collect::<Result<Vec<Op>>>()?;
+        let trivial = ops.iter().all(|op| *op == Op::IDENTITY);
+        let error = if trivial { error.clone() } else { apply_each(&ops, error)? };
+        let squares = error.flatten_from(1)?.sqr()?;
+        Ok(match self.reduction {
+            Reduction::Mean => squares.mean(D::Minus1)?,
+            Reduction::HalfSum => (squares.sum(D::Minus1)? * 0.5)?,
+        })
+    }
+}
+
+impl Loss for Dsm {
+    fn loss(&self, model: &dyn Model, batch: &Batch, noise: &BatchNoise) -> Result<LossValue> {
+        let total = self.per_sample(model, batch, noise)?.mean_all()?;
+        Ok(LossValue { total, terms: Vec::new() })
+    }
+}

@@ -1,0 +1,13 @@
+//! From names to things: what a configuration calls a process, a sampler, a grid or a data set.
+
+mod data;
+mod likelihood;
+mod loss;
+mod process;
+pub mod sampler;
+
+pub use data::{DataConfig, Use};
+pub use likelihood::LikelihoodConfig;
+pub use loss::LossConfig;
+pub use process::ProcessConfig;
+pub use sampler::{Sampler, SamplerConfig};

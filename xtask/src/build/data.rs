@@ -1,0 +1,131 @@
+//! Data sets by name.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Result;
+use sde_data::named::Named;
+use sde_data::{Dataset, Encoding, Images, Points, Range, Split, Toy, ToySet, digits, read};
+use serde::{Deserialize, Serialize};
+
+use super::sampler::unknown;
+use crate::exit::Failure;
+use crate::output::Output;
+
+/// A data set and how it is served.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// `digits`, `mnist`, `fashion-mnist`, `cifar10`, a synthetic set, or `folder`, `npy`, `csv`, `parquet` with a path.
+    pub name: String,
+    /// Where it is, if not in its own folder under `datasets`; for `folder` and the formats the training data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// For `folder` and the formats: the test data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_path: Option<PathBuf>,
+    /// Images: `signed` for [−1, 1], `unit` for [0, 1].
+    pub range: String,
+    /// Images: whether training adds uniform noise to the levels. Likelihood always does.
+    pub dequantise: bool,
+    /// Images: whether training mirrors at random.
+    pub flips: bool,
+    /// CIFAR-10: whether a folder without all five training files will do.
+    pub allow_partial: bool,
+    /// Synthetic sets: the number of training points; as many are held out.
+    pub points: usize,
+}
+
+/// A data set, and what can be said of it besides.
+pub struct Loaded {
+    /// The examples.
+    pub set: Arc<dyn Dataset>,
+    /// The synthetic law, if it is one.
+    pub toy: Option<Toy>,
+}
+
+/// What the data is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Training: as configured.
+    Training,
+    /// Likelihood: dequantised, never mirrored.
+    Likelihood,
+}
+
+impl DataConfig {
+    /// A split; `seed` draws the points of a synthetic set.
+    pub fn load(&self, split: Split, purpose: Use, seed: u64, output: Output) -> Result<Loaded> {
+        if Toy::names().any(|name| name == self.name) {
+            let set = ToySet::new(Toy::by_name(&self.name)?, seed, split, self.points);
+            let toy = Some(Toy::by_name(&self.name)?);
+            return Ok(Loaded { set: Arc::new(set), toy });
+        }
+        let images = match self.name.as_str() {
+            "digits" => digits(split)?,
+            "folder" => read::folder::read_folder(self.file(split)?, read::Channels::Rgb, [255; 3])?.0,
+            "parquet" => read::parquet::read_parquet(self.file(split)?, read::Channels::Rgb, [255; 3])?,
+            "npy" => return points(&read::npy::read_npy(self.file(split)?)?.to_f64(), self.file(split)?),
+            "csv" => {
+                let table = read::csv::read_csv(self.file(split)?, read::csv::Header::Detect)?;
+                return points(&table.values.into_dyn(), self.file(split)?);
+            }
+            name => self.named(name, split, output)?,
+        };
+        self.serve(images, purpose)
+    }
+
+    fn named(&self, name: &str, split: Split, output: Output) -> Result<Images> {
+        let Ok(named) = Named::by_name(name) else {
+            return Err(unknown("data set", name, &known()).into());
+        };
+        let folder = self.path.clone().unwrap_or_else(|| Path::new("datasets").join(named.name()));
+        let mut told = String::new();
+        let mut progress = |p: sde_data::named::Progress<'_>| {
+            let line = format!("fetching {}", p.file);
+            if told != line {
+                output.say(&line);
+                told = line;
+            }
+        };
+        Ok(named.load(split, &folder, self.allow_partial, &mut progress)?)
+    }
+
+    fn serve(&self, images: Images, purpose: Use) -> Result<Loaded> {
+        let range = match self.range.as_str() {
+            "signed" => Range::SIGNED,
+            "unit" => Range::UNIT,
+            other => return Err(unknown("data.range", other, &["signed", "unit"]).into()),
+        };
+        let levels = images.encoding().levels().unwrap_or(256);
+        let encoding = if self.dequantise || purpose == Use::Likelihood {
+            Encoding::Dequantised { levels, range }
+        } else {
+            Encoding::Quantised { levels, range }
+        };
+        let flips = self.flips && purpose == Use::Training;
+        let set = images.with_encoding(encoding)?.with_flips(flips);
+        Ok(Loaded { set: Arc::new(set), toy: None })
+    }
+
+    fn file(&self, split: Split) -> Result<&Path> {
+        let (key, path) = match split {
+            Split::Train => ("data.path", &self.path),
+            Split::Test => ("data.test_path", &self.test_path),
+        };
+        let text = || format!("data set `{}` needs a file: --set {key}=…", self.name);
+        path.as_deref().ok_or_else(|| Failure::Config(text()).into())
+    }
+}
+
+fn points(values: &ndarray::ArrayD<f64>, path: &Path) -> Result<Loaded> {
+    let table = values.view().into_dimensionality::<ndarray::Ix2>().map_err(|_| {
+        Failure::Data(format!("{}: expected an array [N, D], found {:?}", path.display(), values.shape()))
+    })?;
+    Ok(Loaded { set: Arc::new(Points::new(table)?), toy: None })
+}
+
+fn known() -> Vec<&'static str> {
+    let formats = ["digits", "mnist", "fashion-mnist", "cifar10", "folder", "parquet", "npy", "csv"];
+    formats.into_iter().chain(Toy::names()).collect()
+}

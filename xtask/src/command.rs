@@ -1,0 +1,24 @@
+//! The commands.
+
+mod demo;
+mod eval_nll;
+mod presets;
+mod sample;
+mod train;
+
+use anyhow::Result;
+
+use crate::cli::Command;
+use crate::output::Output;
+
+/// Runs a command.
+pub fn run(command: Command, output: Output) -> Result<()> {
+    match command {
+        Command::Demo(args) => demo::run(&args, output),
+        Command::Train(args) => train::run(&args, output),
+        Command::Sample(args) => sample::run(&args, output),
+        Command::EvalNll(args) => eval_nll::run(&args, output),
+        Command::Presets => presets::list(output),
+        Command::Show(args) => presets::show(&args, output),
+    }
+}

@@ -1,0 +1,261 @@
+//! `train`: a preset to a run.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use candle_core::{DType, Device};
+use indicatif::ProgressBar;
+use sde_core::LinearSde;
+use sde_core::noise::Noise;
+use sde_data::{Dataset, Split};
+use sde_nets::Params;
+use sde_train::checkpoint::Origin;
+use sde_train::hash::{sha256, weights_hash};
+use sde_train::{Ended, Hooks, LogRecord, RunDir, State, Task, fit, resume};
+use serde_json::{Value, json};
+
+use super::presets::grouped;
+use super::sample::picture;
+use crate::build::Use;
+use crate::cli::Train;
+use crate::config::{Preset, Source};
+use crate::device;
+use crate::exit::Failure;
+use crate::output::{Output, save_record};
+use crate::plot;
+use crate::provenance::{device_name, provenance, revision};
+use crate::run::{ROOT, Run};
+use crate::sampling::Recipe;
+use crate::signals;
+
+/// How many samples a picture shows while training: images, points.
+const SHEET: u32 = 36;
+const CLOUD: u32 = 4096;
+
+/// Runs the command.
+pub fn run(args: &Train, output: Output) -> Result<()> {
+    let (_, summary, record) = fit_preset(args, output)?;
+    output.result(summary, &record)
+}
+
+/// Trains, and returns the run's directory, a summary and a record.
+pub fn fit_preset(args: &Train, output: Output) -> Result<(PathBuf, String, Value)> {
+    let existing = if args.resume { Some(existing_run(args)?) } else { None };
+    let mut source = match &existing {
+        Some(path) => Source::read(&path.join("config.toml"))?,
+        None => Source::find(&args.preset)?,
+    };
+    args.sets.iter().try_for_each(|set| source.set(set))?;
+    let preset: Preset = source.parse()?;
+    preset.train.check()?;
+    let text = toml::to_string(&preset)?;
+    if args.dry_run {
+        return Ok((
+            existing.unwrap_or_default(),
+            text.trim_end().to_owned(),
+            serde_json::to_value(&preset)?,
+        ));
+    }
+    let device = device::select(&args.device.name, output)?;
+    let provenance = flat(&provenance(&device), args.seed);
+    let mut directory = match (&existing, &args.out) {
+        (Some(path), _) => RunDir::open(path)?,
+        (None, Some(path)) => RunDir::create_at(path, &text, &provenance)?,
+        (None, None) => RunDir::create(Path::new(ROOT), &preset.name, &text, &provenance)?,
+    };
+    let path = directory.path().to_owned();
+    let (summary, record) = train(&preset, args, &mut directory, &device, output)?;
+    Ok((path, summary, record))
+}
+
+/// The run that `--resume` means.
+fn existing_run(args: &Train) -> Result<PathBuf> {
+    if let Some(path) = &args.out {
+        return Ok(path.clone());
+    }
+    let suffix = format!("-{}", args.preset);
+    let entries = std::fs::read_dir(ROOT).with_context(|| format!("cannot read {ROOT}"))?;
+    let named = entries.flatten().map(|entry| entry.path()).filter(|path| {
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        name.strip_suffix(&suffix).is_some_and(|number| number.parse::<u32>().is_ok())
+    });
+    named.max().ok_or_else(|| {
+        let text = format!("--resume: there is no run of {} under {ROOT}/; name one with --out", args.preset);
+        Failure::Usage(text).into()
+    })
+}
+
+fn flat(record: &Value, seed: u64) -> BTreeMap<String, String> {
+    let mut map: BTreeMap<String, String> = BTreeMap::from([("seed".into(), seed.to_string())]);
+    for (key, value) in record.as_object().into_iter().flatten() {
+        map.insert(key.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+    }
+    map
+}
+
+/// The hash of all of a configuration that bears on the weights: not how often something is logged, saved, drawn or measured.
+fn config_hash(preset: &Preset) -> Result<String> {
+    let mut neutral = preset.clone();
+    neutral.about.clear();
+    let train = &mut neutral.train;
+    (train.log_every, train.checkpoint_every, train.sample_every, train.held_out) = (1, 1, None, None);
+    train.keep = sde_train::checkpoint::Keep { last: 2, every: None };
+    let mut value = serde_json::to_value(&neutral)?;
+    for section in ["sampler", "likelihood"] {
+        value[section] = Value::Null;
+    }
+    for key in ["path", "test_path"] {
+        value["data"][key] = Value::Null;
+    }
+    Ok(sha256(value.to_string().as_bytes()))
+}
+
+fn train(
+    preset: &Preset,
+    args: &Train,
+    directory: &mut RunDir,
+    device: &Device,
+    output: Output,
+) -> Result<(String, Value)> {
+    let data = preset.data.load(Split::Train, Use::Training, args.seed, output)?;
+    let held_out = match preset.train.held_out {
+        Some(_) => Some(preset.data.load(Split::Test, Use::Training, args.seed, output)?.set),
+        None => None,
+    };
+    let shape = data.set.shape().to_vec();
+    let sde: Arc<dyn LinearSde> = Arc::from(preset.process.build()?);
+    let loss = preset.loss.build(sde)?;
+    let noise = Noise::new(args.seed);
+    let (model, params) = Params::initialise(noise, DType::F32, device, |b| preset.net.build(b, &shape))?;
+    let mut state = State::new(&preset.train, &params)?;
+    let origin = Origin { seed: args.seed, config_sha256: config_hash(preset)?, code: revision() };
+    let resumed = resume(directory, &mut state, &origin)?;
+    for (skipped, why) in &resumed.skipped {
+        output.say(format!("passing over {}: {why}", skipped.display()));
+    }
+    let until = args.steps.unwrap_or(preset.train.steps);
+    output.say(format!(
+        "{}: {} parameters, {} examples, {}, updates {} to {until}",
+        directory.path().display(),
+        grouped(params.count()),
+        grouped(data.set.len()),
+        device_name(device),
+        state.step(),
+    ));
+    let stop = signals::stop_flag()?;
+    let task = Task {
+        config: &preset.train,
+        origin: &origin,
+        model: model.as_ref(),
+        conditional: preset.net.is_conditional(),
+        loss: &loss,
+        data: data.set,
+        held_out,
+    };
+    let bar = output.bar(until, "training");
+    bar.set_position(state.step());
+    bar.reset_eta();
+    let begun = (Instant::now(), state.step());
+    let mut hooks = Progress {
+        bar,
+        preset,
+        data: task.data.clone(),
+        device,
+        output,
+        directory: directory.path().to_owned(),
+        seed: args.seed,
+        last: None,
+    };
+    let ended = fit(&task, &mut state, directory, until, &stop, &mut hooks);
+    hooks.bar.finish_and_clear();
+    report(preset, args, directory, &state, &ended?, begun, hooks.last, device)
+}
+
+/// What a training leaves behind besides its checkpoints: a loss curve and a record.
+#[expect(clippy::too_many_arguments, reason = "all that a record of training holds, in one place")]
+fn report(
+    preset: &Preset,
+    args: &Train,
+    directory: &RunDir,
+    state: &State,
+    ended: &Ended,
+    begun: (Instant, u64),
+    last: Option<LogRecord>,
+    device: &Device,
+) -> Result<(String, Value)> {
+    let seconds = begun.0.elapsed().as_secs_f64();
+    let updates = ended.step - begun.1;
+    let curve = directory.path().join("loss.svg");
+    plot::loss_curve(&plot::read_log(&directory.path().join("log.jsonl"))?, &preset.name, &curve)?;
+    let record = json!({
+        "command": "train",
+        "run": directory.path().display().to_string(),
+        "preset": preset.name,
+        "step": ended.step,
+        "seed": args.seed,
+        "parameters": state.params().count(),
+        "loss": last.as_ref().map(|l| l.loss),
+        "held_out_loss": last.as_ref().and_then(|l| l.held_out_loss),
+        "seconds": seconds,
+        "images_per_second": (updates as usize * preset.train.batch) as f64 / seconds.max(1e-9),
+        "weights_sha256": weights_hash(&state.params().to_weights()?)?,
+        "checkpoint": ended.checkpoint.as_ref().map(|p| p.display().to_string()),
+        "code_revision": revision(),
+        "device": device_name(device),
+    });
+    save_record(&directory.records().join("train.json"), &record)?;
+    if ended.stopped {
+        let text = format!("stopped by a signal at update {}, saved; --resume goes on", ended.step);
+        return Err(Failure::Stopped(text).into());
+    }
+    let loss = last.map_or(String::new(), |l| format!(", loss {:.4}", l.loss));
+    let summary = format!("{}: {} updates{loss}, {seconds:.0} s", directory.path().display(), ended.step);
+    Ok((summary, record))
+}
+
+/// Shows progress, and draws the sample sheets.
+struct Progress<'a> {
+    bar: ProgressBar,
+    preset: &'a Preset,
+    data: Arc<dyn Dataset>,
+    device: &'a Device,
+    output: Output,
+    directory: PathBuf,
+    seed: u64,
+    last: Option<LogRecord>,
+}
+
+impl Hooks for Progress<'_> {
+    fn on_log(&mut self, record: &LogRecord) {
+        self.bar.set_position(record.step);
+        self.bar.set_message(format!("loss {:.4}", record.loss));
+        self.last = Some(record.clone());
+    }
+
+    fn on_sample(&mut self, state: &State) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Ok(self.sheet(state)?)
+    }
+}
+
+impl Progress<'_> {
+    fn sheet(&self, state: &State) -> Result<()> {
+        let weights = match state.averages().first() {
+            Some(average) => average.to_weights()?,
+            None => state.params().to_weights()?,
+        };
+        let (path, preset) = (self.directory.clone(), self.preset.clone());
+        let run =
+            Run::of_weights(path, preset, self.data.as_ref(), &weights, self.seed, self.device, json!({}))?;
+        let recipe = Recipe { sde: run.sde.as_ref(), config: &run.preset.sampler, times: None };
+        let addresses: Vec<u32> = (0..if run.shape.len() == 1 { CLOUD } else { SHEET }).collect();
+        let noise = Noise::new(self.seed);
+        let drawn = recipe.draw(&run.field(), &run.shape, noise, &addresses, addresses.len(), &mut |_| ())?;
+        if let Some(picture) = picture(&run, &drawn.x, self.output)? {
+            picture.save(&self.directory.join("samples").join(format!("step-{:07}.png", state.step())))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,59 @@
+//! The runner of the workspace: `cargo xtask train cifar10`, `cargo xtask eval-nll`.
+//!
+//! Nothing here is mathematics: a command reads a configuration, builds what it names, calls the libraries, and writes pictures and records.
+//! Results go to standard output, talk to standard error, failures to one line and an exit code (see [`exit`]).
+
+mod build;
+mod cli;
+mod command;
+mod config;
+mod device;
+mod exit;
+mod files;
+mod oracle;
+mod output;
+mod plot;
+mod provenance;
+mod run;
+mod sampling;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use tracing_subscriber::EnvFilter;
+
+use crate::output::Output;
+
+/// Candle walks its tape recursively: a deep network needs a deep stack.
+const STACK: usize = 1 << 28;
+
+fn main() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            // Whether help can be written is nobody's failure.
+            let _ = error.print();
+            return if help { ExitCode::SUCCESS } else { ExitCode::from(64) };
+        }
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let output = Output { json: cli.json };
+    let worker =
+        std::thread::Builder::new().stack_size(STACK).spawn(move || command::run(cli.command, output));
+    let result = match worker.map(|thread| thread.join()) {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => return ExitCode::from(70),
+        Err(error) => Err(error.into()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.say(format!("error: {error:#}"));
+            ExitCode::from(exit::code(&error))
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Where talk and results go: talk to stderr, one summary or one JSON record to stdout, and a full disk or a closed pipe is no panic.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::Value;
+
+/// How a command speaks.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    /// One JSON record on stdout instead of a summary.
+    pub json: bool,
+}
+
+impl Output {
+    /// A line for the human.
+    pub fn say(&self, line: impl AsRef<str>) {
+        // Talk that cannot be written is lost; the work is not.
+        let _ = writeln!(std::io::stderr().lock(), "{}", line.as_ref());
+    }
+
+    /// The result: the summary, or with `--json` the record.
+    pub fn result(&self, summary: impl AsRef<str>, record: &Value) -> Result<()> {
+        let text = if self.json { record.to_string() } else { summary.as_ref().to_owned() };
+        let mut out = std::io::stdout().lock();
+        match writeln!(out, "{text}").and_then(|()| out.flush()) {
+            // Whoever reads has seen enough.
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            other => other.context("cannot write the result to standard output"),
+        }
+    }
+
+    /// A bar with rate and time left.
+    pub fn bar(&self, total: u64, what: &'static str) -> ProgressBar {
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+        let template = "{msg:9} {wide_bar:.cyan/black} {human_pos}/{human_len}  {per_sec}  {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("━╸━"));
+        }
+        bar.set_message(what);
+        bar
+    }
+}
+
+/// Writes a record as a JSON file, one key a line.
+pub fn save_record(path: &Path, record: &Value) -> Result<()> {
+    let text = serde_json::to_string_pretty(record)? + "\n";
+    write(path, text.as_bytes())
+}
+
+/// Writes a file, and its folder if need be.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    }
+    std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}

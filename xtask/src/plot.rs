@@ -1,0 +1,73 @@
+//! The loss curve of a run, as an SVG file.
+
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+use plotters::prelude::*;
+
+/// One line of a log: the step, the training loss, the held-out loss if it was measured.
+pub struct LossPoint {
+    /// Updates made.
+    pub step: f64,
+    /// Mean training loss since the point before.
+    pub train: f64,
+    /// Held-out loss.
+    pub held_out: Option<f64>,
+}
+
+/// Reads a run's log.
+pub fn read_log(path: &Path) -> Result<Vec<LossPoint>> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| anyhow!(e).context(format!("cannot read {}", path.display())))?;
+    let point = |line: &str| {
+        let value: serde_json::Value = serde_json::from_str(line).ok()?;
+        let number = |key: &str| value.get(key).and_then(serde_json::Value::as_f64);
+        Some(LossPoint { step: number("step")?, train: number("loss")?, held_out: number("held_out_loss") })
+    };
+    // A line torn by a crash is no point.
+    Ok(text.lines().filter_map(point).collect())
+}
+
+/// Draws training and held-out loss against the step, both axes logarithmic where that is possible.
+pub fn loss_curve(points: &[LossPoint], title: &str, path: &Path) -> Result<()> {
+    let losses = points.iter().flat_map(|p| [Some(p.train), p.held_out]).flatten().filter(|v| *v > 0.0);
+    let (low, high) = losses.fold((f64::INFINITY, 0.0f64), |(low, high), v| (low.min(v), high.max(v)));
+    let first = points.first().map_or(1.0, |p| p.step.max(1.0));
+    let last = points.last().map_or(2.0, |p| p.step.max(first + 1.0));
+    if !low.is_finite() {
+        return Ok(());
+    }
+    let failed = |e: DrawingAreaErrorKind<std::io::Error>| anyhow!("cannot draw {}: {e}", path.display());
+    let area = SVGBackend::new(path, (760, 420)).into_drawing_area();
+    area.fill(&WHITE).map_err(failed)?;
+    let mut chart = ChartBuilder::on(&area)
+        .caption(title, ("sans-serif", 18))
+        .margin(12)
+        .x_label_area_size(38)
+        .y_label_area_size(62)
+        .build_cartesian_2d((first..last).log_scale(), (low * 0.95..high * 1.05).log_scale())
+        .map_err(failed)?;
+    chart.configure_mesh().x_desc("update").y_desc("loss").light_line_style(WHITE).draw().map_err(failed)?;
+    let blue = RGBColor(38, 84, 163);
+    let red = RGBColor(204, 84, 40);
+    chart
+        .draw_series(LineSeries::new(points.iter().map(|p| (p.step.max(1.0), p.train)), blue.stroke_width(2)))
+        .map_err(failed)?
+        .label("training")
+        .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], blue.stroke_width(2)));
+    let held_out: Vec<(f64, f64)> = points.iter().filter_map(|p| Some((p.step, p.held_out?))).collect();
+    if !held_out.is_empty() {
+        chart
+            .draw_series(LineSeries::new(held_out, red.stroke_width(2)))
+            .map_err(failed)?
+            .label("held out")
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], red.stroke_width(2)));
+    }
+    chart
+        .configure_series_labels()
+        .border_style(BLACK.mix(0.2))
+        .background_style(WHITE)
+        .draw()
+        .map_err(failed)?;
+    area.present().map_err(failed)
+}

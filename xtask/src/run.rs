@@ -1,0 +1,170 @@
+//! A finished or running run, opened for use: its preset, and its weights as a network without a tape.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use candle_core::{DType, Device};
+use sde_core::{LinearSde, Model, ModelField};
+use sde_data::{Dataset, Encoding, Range, Split};
+use sde_nets::Weights;
+use sde_train::hash::weights_hash;
+use sde_train::{WEIGHTS, checkpoint, ema_file, newest_run};
+use serde_json::{Value, json};
+
+use crate::build::Use;
+use crate::config::{Preset, Source};
+use crate::exit::Failure;
+use crate::output::Output;
+use crate::provenance;
+
+/// Where runs are.
+pub const ROOT: &str = "checkpoints";
+
+/// A network.
+pub type Network = Box<dyn Model + Send + Sync>;
+
+/// A run, its weights chosen and loaded.
+pub struct Run {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Its configuration.
+    pub preset: Preset,
+    /// The seed it was trained with.
+    pub seed: u64,
+    /// The shape of one sample.
+    pub shape: Vec<usize>,
+    /// What the values of the data are.
+    pub encoding: Encoding,
+    /// The process.
+    pub sde: Arc<dyn LinearSde>,
+    /// The device the network is on.
+    pub device: Device,
+    network: Network,
+    origin: Value,
+}
+
+/// The directory a command means: the one named, or the newest.
+pub fn locate(name: Option<&Path>) -> Result<PathBuf> {
+    if let Some(path) = name {
+        let under_root = Path::new(ROOT).join(path);
+        for candidate in [path, &under_root] {
+            if candidate.join("config.toml").is_file() {
+                return Ok(candidate.to_owned());
+            }
+        }
+        let text =
+            format!("{}: no run is there (a run has a config.toml); runs are under {ROOT}/", path.display());
+        return Err(Failure::Usage(text).into());
+    }
+    let root = Path::new(ROOT);
+    let newest = if root.is_dir() { newest_run(root)? } else { None };
+    newest.ok_or_else(|| {
+        Failure::Usage(format!("there is no run under {ROOT}/ yet: train one, or name one")).into()
+    })
+}
+
+/// Which file of a checkpoint a name of weights stands for; by default the first average.
+fn weights_file(preset: &Preset, name: Option<&str>) -> Result<(String, String)> {
+    let averages: Vec<&str> = preset.train.ema.iter().map(|ema| ema.name.as_str()).collect();
+    match name {
+        Some("raw") => Ok(("raw".into(), WEIGHTS.into())),
+        None => {
+            Ok(averages.first().map_or(("raw".into(), WEIGHTS.into()), |n| (format!("ema {n}"), ema_file(n))))
+        }
+        Some(name) if averages.contains(&name) => Ok((format!("ema {name}"), ema_file(name))),
+        Some(name) => {
+            let text = format!(
+                "--weights {name}: this run has raw{}",
+                averages.iter().map(|n| format!(", {n}")).collect::<String>()
+            );
+            Err(Failure::Usage(text).into())
+        }
+    }
+}
+
+impl Run {
+    /// Opens a run at its latest checkpoint that verifies.
+    pub fn open(
+        name: Option<&Path>,
+        weights: Option<&str>,
+        sets: &[String],
+        edit: impl Fn(&mut Source),
+        device: &Device,
+        output: Output,
+    ) -> Result<Self> {
+        let path = locate(name)?;
+        let mut source = Source::read(&path.join("config.toml"))?;
+        edit(&mut source);
+        sets.iter().try_for_each(|set| source.set(set))?;
+        let preset: Preset = source.parse()?;
+        let latest = checkpoint::latest(&path.join("checkpoints"))?;
+        for (skipped, why) in &latest.skipped {
+            output.say(format!("passing over {}: {why}", skipped.display()));
+        }
+        let saved = latest
+            .checkpoint
+            .ok_or_else(|| Failure::Usage(format!("{}: this run has no checkpoint yet", path.display())))?;
+        let (label, file) = weights_file(&preset, weights)?;
+        let tensors = saved.weights(&file)?;
+        let data = preset.data.load(Split::Test, Use::Likelihood, 0, output)?;
+        let origin = json!({
+            "run": path.display().to_string(),
+            "preset": preset.name,
+            "step": saved.manifest().step,
+            "weights": label,
+            "weights_sha256": weights_hash(&tensors)?,
+        });
+        output.say(format!("{}: step {}, {label} weights", path.display(), saved.manifest().step));
+        Self::of_weights(
+            path,
+            preset,
+            data.set.as_ref(),
+            &tensors,
+            saved.manifest().origin.seed,
+            device,
+            origin,
+        )
+    }
+
+    /// A run around given weights; `data` is any split of its data.
+    pub fn of_weights(
+        path: PathBuf,
+        preset: Preset,
+        data: &dyn Dataset,
+        weights: &Weights,
+        seed: u64,
+        device: &Device,
+        origin: Value,
+    ) -> Result<Self> {
+        let (shape, encoding) = (data.shape().to_vec(), data.encoding());
+        let network = weights
+            .freeze(DType::F32, device, |b| preset.net.build(b, &shape))
+            .with_context(|| format!("{}: the weights do not fit the configured network", path.display()))?;
+        let sde: Arc<dyn LinearSde> = Arc::from(preset.process.build()?);
+        Ok(Self { path, preset, seed, shape, encoding, sde, device: device.clone(), network, origin })
+    }
+
+    /// The range and the number of levels of images; none for points.
+    pub fn image_levels(&self) -> Option<(Range, u32)> {
+        match self.encoding {
+            Encoding::Continuous => None,
+            Encoding::Quantised { levels, range } | Encoding::Dequantised { levels, range } => {
+                Some((range, levels))
+            }
+        }
+    }
+
+    /// The network as a sampler sees it.
+    pub fn field(&self) -> ModelField<&Network> {
+        ModelField::new(&self.network, DType::F32, &self.device)
+    }
+
+    /// What every record of this run begins with.
+    pub fn record(&self) -> Value {
+        let mut record = self.origin.clone();
+        record["code_revision"] = json!(provenance::revision());
+        record["device"] = json!(provenance::device_name(&self.device));
+        record
+    }
+}
