@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 /// Train, sample and evaluate score-based diffusion models.
@@ -15,20 +16,38 @@ pub struct Cli {
     pub json: bool,
 }
 
+/// What clap has to say about a command line, in one line.
+pub fn complaint(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return error.render().to_string().trim_end().to_owned();
+    }
+    let text = error.render().to_string();
+    let mut paragraphs = text.split("\n\n").map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "));
+    let message = paragraphs.next().unwrap_or_default();
+    let tip = paragraphs.find_map(|p| p.strip_prefix("tip: ").map(|tip| format!("; hint: {tip}")));
+    format!("{message}{}; --help shows what there is", tip.unwrap_or_default())
+}
+
+/// A number of things of which there must be one at least.
+fn positive<N: TryFrom<u64>>(text: &str) -> Result<N, String> {
+    let number = text.parse().ok().filter(|n| *n > 0).and_then(|n: u64| N::try_from(n).ok());
+    number.ok_or_else(|| "expected a whole number, 1 or more".into())
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Train on the embedded digits, draw a sheet of samples, measure their likelihood: the tour, in minutes
+    /// The tour, in minutes: train on the embedded digits, draw samples, measure likelihood
     Demo(Demo),
-    /// Train a preset
+    /// Train a preset, or go on with a run
     Train(Train),
     /// Draw samples from a run, or from a known density
     Sample(Sample),
-    /// Measure the likelihood of held-out data under a run, or of points under a known density
+    /// Measure the likelihood of data under a run, or of points under a known density
     EvalNll(EvalNll),
     /// List the presets
     Presets,
-    /// Print a preset, every number of it, and the size of its network
+    /// Print every number of a preset, and the size of its network
     Show(Show),
 }
 
@@ -37,11 +56,11 @@ pub struct Demo {
     /// Seed of everything
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Change a number of the preset
+    /// Change a number of the preset, such as train.batch=64; may be given many times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub sets: Vec<String>,
-    /// Where the run goes [default: the next number under checkpoints/]
-    #[arg(long)]
+    /// The run's directory [default: the next number under checkpoints/]
+    #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     #[command(flatten)]
     pub device: DeviceArg,
@@ -49,28 +68,28 @@ pub struct Demo {
 
 #[derive(Debug, Args)]
 pub struct DeviceArg {
-    /// auto, cpu, cuda:N or metal
+    /// Where the network runs: auto, cpu, cuda:N or metal
     #[arg(long = "device", default_value = "auto")]
     pub name: String,
 }
 
 #[derive(Debug, Args)]
 pub struct Train {
-    /// A preset's name, or a TOML file
+    /// A preset's name (`presets` lists them), or a path that ends in .toml
     pub preset: String,
-    /// Stop after this many updates in all; the schedule's horizon stays the preset's [default: train.steps]
-    #[arg(long)]
+    /// Stop after N updates in all; the schedule's horizon stays the preset's [default: train.steps]
+    #[arg(long, value_name = "N", value_parser = positive::<u64>)]
     pub steps: Option<u64>,
-    /// Seed of everything
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
-    /// Change a number of the preset
+    /// Seed of everything [default: 0, or the seed of the run that is resumed]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Change a number of the preset, such as train.batch=64; may be given many times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub sets: Vec<String>,
     /// The run's directory [default: the next number under checkpoints/]
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Go on with the run in --out, or with the newest run of the preset
+    /// Go on with the run in --out, or else with the newest run of the preset
     #[arg(long)]
     pub resume: bool,
     /// Print the resolved configuration and stop
@@ -83,63 +102,63 @@ pub struct Train {
 /// A known density instead of a network.
 #[derive(Debug, Args)]
 pub struct Oracle {
-    /// A mixture of Gaussians as .npz or .json with w [K], mu [K,D], cov [K,D,D]: exact, in f64
-    #[arg(long, value_name = "FILE")]
+    /// A mixture of Gaussians instead of a run: .npz or .json with w [K], mu [K,D], cov [K,D,D]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["run", "weights"])]
     pub oracle: Option<PathBuf>,
-    /// The forward process of a known density
-    #[arg(long, default_value = "vp")]
+    /// With --oracle, the process: vp, subvp, ve, edm, cosine, linear or ddpm
+    #[arg(long, value_name = "NAME", default_value = "vp", requires = "oracle", conflicts_with = "run")]
     pub process: String,
-    /// Explicit times, decreasing, as .npy; for a likelihood its first and last time
+    /// Explicit times, decreasing, .npy; a likelihood takes the first and the last
     #[arg(long, value_name = "FILE")]
     pub times: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub struct Sample {
-    /// The run [default: the newest under checkpoints/]
+    /// The run's directory [default: the newest under checkpoints/]
     pub run: Option<PathBuf>,
-    /// The sampler [default: the preset's]
+    /// The sampler, such as tab3, ddim or rk45; docs/solvers.md has all [default: the preset's]
     #[arg(long, value_name = "NAME")]
     pub sampler: Option<String>,
-    /// Steps of the sampler, each one network call
-    #[arg(long)]
+    /// Steps of the sampler, each one network call [default: the preset's]
+    #[arg(long, value_name = "N", value_parser = positive::<usize>)]
     pub steps: Option<usize>,
-    /// The time grid: uniform, power, quadratic, karras, log-rho, discrete
-    #[arg(long)]
+    /// The time grid: uniform, power, quadratic, karras, log-rho, discrete [default: the preset's]
+    #[arg(long, value_name = "NAME")]
     pub grid: Option<String>,
-    /// How many samples
-    #[arg(long, conflicts_with = "seeds")]
+    /// How many samples: those numbered 0 to N-1 [default: 64]
+    #[arg(long, conflicts_with = "seeds", value_parser = positive::<u32>)]
     pub n: Option<u32>,
-    /// Which samples: sample k is the same in any range, at any batch size
+    /// Which samples: number k is the same in any range, at any batch size
     #[arg(long, value_name = "A-B")]
     pub seeds: Option<String>,
     /// Seed of the whole family of samples
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Samples drawn together; changes nothing but memory
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = positive::<usize>)]
     pub batch: usize,
     #[command(flatten)]
     pub density: Oracle,
-    /// The initial states x_T, as .npy
+    /// The initial states x_T, .npy [B, D]; their number is that of the samples
     #[arg(long, value_name = "FILE")]
     pub init: Option<PathBuf>,
     /// The noise of a stochastic sampler, .npy [steps, B, D]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "init")]
     pub noise: Option<PathBuf>,
-    /// Where the result goes: a .npy file, or a directory for pictures and arrays
-    #[arg(long)]
+    /// Where samples go: a .npy file, or (of a run) a directory for picture and array
+    #[arg(long, value_name = "PATH")]
     pub out: Option<PathBuf>,
-    /// End with the expected data given the last state (networks do, known densities do not)
-    #[arg(long, overrides_with = "no_denoise")]
+    /// End with the expected data given the last state, one more call (presets do)
+    #[arg(long, conflicts_with = "no_denoise")]
     pub denoise: bool,
-    /// End with the last state itself
+    /// End with the last state itself (known densities do)
     #[arg(long)]
     pub no_denoise: bool,
     /// Which weights: raw, or the name of an average [default: the first average]
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     pub weights: Option<String>,
-    /// Change a setting, such as sampler.rtol=1e-8
+    /// Change a setting, such as sampler.rtol=1e-8; may be given many times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub sets: Vec<String>,
     #[command(flatten)]
@@ -148,44 +167,44 @@ pub struct Sample {
 
 #[derive(Debug, Args)]
 pub struct EvalNll {
-    /// The run [default: the newest under checkpoints/]
+    /// The run's directory [default: the newest under checkpoints/]
     pub run: Option<PathBuf>,
-    /// train or test
+    /// Which data: train or test
     #[arg(long, default_value = "test")]
     pub split: String,
-    /// The first N examples only
-    #[arg(long)]
+    /// The first N examples only [default: all]
+    #[arg(long, value_parser = positive::<usize>)]
     pub n: Option<usize>,
-    /// Probes of the divergence's estimate
-    #[arg(long)]
+    /// Probes of a random divergence [default: the preset's]
+    #[arg(long, value_name = "K", value_parser = positive::<usize>)]
     pub probes: Option<usize>,
-    /// Solves of each example, each with fresh noise
-    #[arg(long)]
+    /// Solves of each example, each with fresh noise [default: the preset's]
+    #[arg(long, value_name = "R", value_parser = positive::<usize>)]
     pub repeats: Option<usize>,
-    /// exact, rademacher or normal
-    #[arg(long)]
+    /// The divergence: exact, rademacher or normal [default: the preset's]
+    #[arg(long, value_name = "NAME")]
     pub divergence: Option<String>,
     /// The law taken at T: standard, or (for a known density) exact
-    #[arg(long, default_value = "standard")]
+    #[arg(long, value_name = "NAME", default_value = "standard")]
     pub prior: String,
     /// Seed of probes and dequantisation
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Examples solved together; changes nothing but memory
-    #[arg(long)]
+    /// Examples solved together; changes nothing but memory [default: the preset's]
+    #[arg(long, value_name = "N", value_parser = positive::<usize>)]
     pub batch: Option<usize>,
     #[command(flatten)]
     pub density: Oracle,
-    /// The points whose density under --oracle is wanted, .npy [N, D]
-    #[arg(long, value_name = "FILE")]
+    /// With --oracle, the points whose density is wanted, .npy [N, D]
+    #[arg(long, value_name = "FILE", requires = "oracle", conflicts_with = "run")]
     pub points: Option<PathBuf>,
-    /// Where the log densities go, one for each point, .npy
-    #[arg(long)]
+    /// Where the log densities in nats go, one for each point, .npy
+    #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Which weights: raw, or the name of an average [default: the first average]
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     pub weights: Option<String>,
-    /// Change a setting, such as sampler.rtol=1e-8
+    /// Change a setting, such as sampler.rtol=1e-8; may be given many times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub sets: Vec<String>,
     #[command(flatten)]
@@ -194,9 +213,9 @@ pub struct EvalNll {
 
 #[derive(Debug, Args)]
 pub struct Show {
-    /// A preset's name, or a TOML file
+    /// A preset's name (`presets` lists them), or a path that ends in .toml
     pub preset: String,
-    /// Change a number of the preset
+    /// Change a number of the preset, such as train.batch=64; may be given many times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub sets: Vec<String>,
 }

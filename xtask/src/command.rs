@@ -2,6 +2,7 @@
 
 mod demo;
 mod eval_nll;
+mod plane;
 mod presets;
 mod sample;
 mod train;

@@ -105,9 +105,12 @@ impl Source {
     }
 
     fn of_text(origin: &str, text: &str) -> Result<Self> {
-        let table = text
-            .parse::<toml::Table>()
-            .map_err(|e| Failure::Config(format!("{origin}: {}", e.to_string().trim_end())))?;
+        let table = text.parse::<toml::Table>().map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            let message = error.message().lines().collect::<Vec<_>>().join(", ");
+            Failure::Config(format!("{origin}, line {line}: {message}"))
+        })?;
         Ok(Self { origin: origin.to_owned(), table })
     }
 

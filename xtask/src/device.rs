@@ -3,6 +3,7 @@
 use anyhow::Result;
 use candle_core::Device;
 
+use crate::build::sampler::unknown;
 use crate::exit::Failure;
 use crate::output::Output;
 
@@ -12,16 +13,13 @@ pub fn select(name: &str, output: Output) -> Result<Device> {
         "cpu" => Ok(Device::Cpu),
         "metal" => gpu(name, candle_core::utils::metal_is_available(), || Device::new_metal(0)),
         "auto" => Ok(automatic(output)),
-        _ => {
-            match name.strip_prefix("cuda").map(|rest| rest.trim_start_matches(':')) {
-                Some(rest) if rest.is_empty() || rest.parse::<usize>().is_ok() => {
-                    let ordinal = rest.parse().unwrap_or(0);
-                    gpu(name, candle_core::utils::cuda_is_available(), || Device::new_cuda(ordinal))
-                }
-                _ => Err(Failure::Usage(format!("unknown device `{name}`; known: auto, cpu, cuda:N, metal"))
-                    .into()),
+        _ => match name.strip_prefix("cuda").map(|rest| rest.trim_start_matches(':')) {
+            Some(rest) if rest.is_empty() || rest.parse::<usize>().is_ok() => {
+                let ordinal = rest.parse().unwrap_or(0);
+                gpu(name, candle_core::utils::cuda_is_available(), || Device::new_cuda(ordinal))
             }
-        }
+            _ => Err(unknown("device", name, &["auto", "cpu", "cuda:N", "metal"]).into()),
+        },
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! 64 usage · 65 bad data · 70 not finite · 73 run in use · 74 input/output · 75 stopped early, run again · 78 configuration · 1 anything else.
 
+use std::error::Error as StdError;
 use std::fmt;
 
 /// A failure that the runner itself detects, with its exit code.
@@ -30,9 +31,10 @@ impl fmt::Display for Failure {
     }
 }
 
-impl std::error::Error for Failure {}
+impl StdError for Failure {}
 
-const USAGE: u8 = 64;
+/// The exit code of a command line that makes no sense.
+pub const USAGE: u8 = 64;
 const DATA: u8 = 65;
 const NON_FINITE: u8 = 70;
 const IN_USE: u8 = 73;
@@ -45,7 +47,22 @@ pub fn code(error: &anyhow::Error) -> u8 {
     error.chain().find_map(code_of).unwrap_or(1)
 }
 
-fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
+/// An error and its causes in one line: of each the first line, and none that the ones before have told.
+pub fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        let told = cause.lines().next().unwrap_or_default().trim_end();
+        if line.is_empty() {
+            line = told.to_owned();
+        } else if !line.contains(told) {
+            line = format!("{line}: {told}");
+        }
+    }
+    line
+}
+
+// A transparent error is not in the chain of the one around it, so the arms below look inside.
+fn code_of(cause: &(dyn StdError + 'static)) -> Option<u8> {
     if let Some(failure) = cause.downcast_ref::<Failure>() {
         return Some(match failure {
             Failure::Usage(_) => USAGE,
@@ -59,16 +76,19 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         return of_training(error);
     }
     if let Some(error) = cause.downcast_ref::<sde_data::Error>() {
-        return Some(of_data(error));
+        return of_data(error);
+    }
+    if let Some(error) = cause.downcast_ref::<sde_eval::Error>() {
+        return of_evaluation(error);
+    }
+    if let Some(error) = cause.downcast_ref::<sde_solvers::Error>() {
+        return of_solver(error);
+    }
+    if let Some(error) = cause.downcast_ref::<sde_nets::Error>() {
+        return of_network(error);
     }
     if let Some(error) = cause.downcast_ref::<sde_core::Error>() {
         return of_mathematics(error);
-    }
-    if let Some(sde_solvers::Error::NonFinite { .. }) = cause.downcast_ref() {
-        return Some(NON_FINITE);
-    }
-    if cause.is::<sde_solvers::Error>() || cause.is::<sde_nets::Error>() {
-        return Some(CONFIG);
     }
     cause.is::<std::io::Error>().then_some(IO)
 }
@@ -81,14 +101,53 @@ fn of_training(error: &sde_train::Error) -> Option<u8> {
         Error::InUse { .. } => IN_USE,
         Error::Io { .. } => IO,
         Error::Corrupt { .. } | Error::NoneVerifies { .. } => DATA,
+        Error::Data(error) => return of_data(error),
+        Error::Net(error) => return of_network(error),
+        Error::Core(error) => return of_mathematics(error),
         _ => return None,
     })
 }
 
-fn of_data(error: &sde_data::Error) -> u8 {
+fn of_data(error: &sde_data::Error) -> Option<u8> {
+    use sde_data::Error;
     match error {
-        sde_data::Error::Io { .. } => IO,
-        _ => DATA,
+        Error::Io { .. } => Some(IO),
+        Error::Core(error) => of_mathematics(error),
+        Error::Candle(_) => None,
+        _ => Some(DATA),
+    }
+}
+
+fn of_evaluation(error: &sde_eval::Error) -> Option<u8> {
+    use sde_eval::Error;
+    match error {
+        Error::Quantised { .. } | Error::Mismatch { .. } => Some(CONFIG),
+        Error::NonFinite { .. } => Some(DATA),
+        Error::Unfinished { .. } => Some(NON_FINITE),
+        Error::Solver(error) => of_solver(error),
+        Error::Data(error) => of_data(error),
+        Error::Core(error) => of_mathematics(error),
+        _ => None,
+    }
+}
+
+fn of_solver(error: &sde_solvers::Error) -> Option<u8> {
+    use sde_solvers::Error;
+    match error {
+        Error::NonFinite { .. } => Some(NON_FINITE),
+        Error::Core(error) => of_mathematics(error),
+        Error::Candle(_) => None,
+        _ => Some(CONFIG),
+    }
+}
+
+fn of_network(error: &sde_nets::Error) -> Option<u8> {
+    use sde_nets::Error;
+    match error {
+        Error::Format(_) => Some(DATA),
+        Error::Core(error) => of_mathematics(error),
+        Error::Candle(_) => None,
+        _ => Some(CONFIG),
     }
 }
 

@@ -33,10 +33,18 @@ fn main() -> ExitCode {
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            // Whether help can be written is nobody's failure.
-            let _ = error.print();
-            return if help { ExitCode::SUCCESS } else { ExitCode::from(64) };
+            let output = Output { json: false };
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                    // Whether help can be written is nobody's failure.
+                    let _ = error.print();
+                    ExitCode::SUCCESS
+                }
+                _ => {
+                    output.say(cli::complaint(&error));
+                    ExitCode::from(exit::USAGE)
+                }
+            };
         }
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
@@ -52,7 +60,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output.say(format!("error: {error:#}"));
+            output.say(format!("error: {}", exit::one_line(&error)));
             ExitCode::from(exit::code(&error))
         }
     }

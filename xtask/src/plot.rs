@@ -28,15 +28,17 @@ pub fn read_log(path: &Path) -> Result<Vec<LossPoint>> {
     Ok(text.lines().filter_map(point).collect())
 }
 
-/// Draws training and held-out loss against the step, both axes logarithmic where that is possible.
+/// Draws training and held-out loss against the step. The scale leaves out the highest hundredth, so that a first spike does not
+/// flatten the rest.
 pub fn loss_curve(points: &[LossPoint], title: &str, path: &Path) -> Result<()> {
-    let losses = points.iter().flat_map(|p| [Some(p.train), p.held_out]).flatten().filter(|v| *v > 0.0);
-    let (low, high) = losses.fold((f64::INFINITY, 0.0f64), |(low, high), v| (low.min(v), high.max(v)));
-    let first = points.first().map_or(1.0, |p| p.step.max(1.0));
-    let last = points.last().map_or(2.0, |p| p.step.max(first + 1.0));
-    if !low.is_finite() {
+    let mut losses: Vec<f64> = points.iter().flat_map(|p| [Some(p.train), p.held_out]).flatten().collect();
+    losses.sort_by(f64::total_cmp);
+    let (Some(low), Some(high)) = (losses.first(), losses.get(losses.len() * 99 / 100)) else {
         return Ok(());
-    }
+    };
+    let (low, high) = (*low, *high);
+    let margin = (0.04 * (high - low)).max(f64::MIN_POSITIVE);
+    let last = points.last().map_or(1.0, |p| p.step.max(1.0));
     let failed = |e: DrawingAreaErrorKind<std::io::Error>| anyhow!("cannot draw {}: {e}", path.display());
     let area = SVGBackend::new(path, (760, 420)).into_drawing_area();
     area.fill(&WHITE).map_err(failed)?;
@@ -45,17 +47,28 @@ pub fn loss_curve(points: &[LossPoint], title: &str, path: &Path) -> Result<()> 
         .margin(12)
         .x_label_area_size(38)
         .y_label_area_size(62)
-        .build_cartesian_2d((first..last).log_scale(), (low * 0.95..high * 1.05).log_scale())
+        .build_cartesian_2d(0.0..last, low - margin..high + margin)
         .map_err(failed)?;
-    chart.configure_mesh().x_desc("update").y_desc("loss").light_line_style(WHITE).draw().map_err(failed)?;
+    chart
+        .configure_mesh()
+        .x_desc("update")
+        .y_desc("loss")
+        .x_label_formatter(&|step| format!("{step:.0}"))
+        .light_line_style(WHITE)
+        .draw()
+        .map_err(failed)?;
     let blue = RGBColor(38, 84, 163);
     let red = RGBColor(204, 84, 40);
     chart
-        .draw_series(LineSeries::new(points.iter().map(|p| (p.step.max(1.0), p.train)), blue.stroke_width(2)))
+        .draw_series(LineSeries::new(
+            points.iter().map(|p| (p.step, p.train.min(high + margin))),
+            blue.stroke_width(2),
+        ))
         .map_err(failed)?
         .label("training")
         .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], blue.stroke_width(2)));
-    let held_out: Vec<(f64, f64)> = points.iter().filter_map(|p| Some((p.step, p.held_out?))).collect();
+    let held_out: Vec<(f64, f64)> =
+        points.iter().filter_map(|p| Some((p.step, p.held_out?.min(high + margin)))).collect();
     if !held_out.is_empty() {
         chart
             .draw_series(LineSeries::new(held_out, red.stroke_width(2)))

@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The edges between the workspace's crates, dev-dependencies included; ARCHITECTURE.md draws the same.
-const EDGES: [(&str, &[&str]); 7] = [
+const EDGES: [(&str, &[&str]); 8] = [
     ("sde-core", &[]),
     ("sde-nets", &["sde-core"]),
     ("sde-solvers", &["sde-core"]),
@@ -17,6 +17,7 @@ const EDGES: [(&str, &[&str]); 7] = [
     ("sde-train", &["sde-core", "sde-data", "sde-nets"]),
     ("sde-eval", &["sde-core", "sde-data", "sde-solvers"]),
     ("xtask", &["sde-core", "sde-data", "sde-eval", "sde-nets", "sde-solvers", "sde-train"]),
+    ("downstream", &["sde-core", "sde-data", "sde-eval", "sde-nets", "sde-solvers", "sde-train"]),
 ];
 
 /// Dependencies that only the runner may have.
@@ -49,9 +50,9 @@ impl File {
         self.path.ends_with(".rs")
     }
 
-    /// Whether it is compiled into a library or the runner, not into a test or an example.
+    /// Whether it is compiled into a library or the runner, not into a test or an example (docs/downstream is one).
     fn is_source(&self) -> bool {
-        self.is_rust() && self.path.split('/').any(|part| part == "src")
+        self.is_rust() && !self.path.starts_with("docs/") && self.path.split('/').any(|part| part == "src")
     }
 
     /// Its lines, numbered from 1, up to the unit tests and without those that are comments.

@@ -38,7 +38,7 @@ impl NetConfig {
     }
 }
 
-/// [`sde_core::Prediction`] by name: `noise`, `data`, `velocity`, `score`.
+/// [`sde_core::Prediction`] by name: `noise`, `data`, `velocity`, `score`, `v`.
 pub(crate) mod prediction {
     use sde_core::Prediction;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -50,6 +50,7 @@ pub(crate) mod prediction {
         Data,
         Velocity,
         Score,
+        V,
     }
 
     pub(crate) fn serialize<S: Serializer>(prediction: &Prediction, to: S) -> Result<S::Ok, S::Error> {

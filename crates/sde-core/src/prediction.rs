@@ -1,10 +1,11 @@
 //! What a network predicts, and every conversion between the four meanings, once.
 //!
-//! With `u = S x₀ + R ε`: noise ε; data x₀; score `s = −R⁻ᵀ ε`; velocity `v = Ṡ x₀ + Ṙ ε`, the drift of the probability flow. Each
-//! is an affine image of each other at the same (u, t): `to = A u + B from`.
+//! With `u = S x₀ + R ε`: noise ε; data x₀; score `s = −R⁻ᵀ ε`; velocity `Ṡ x₀ + Ṙ ε`, the drift of the probability flow; and, for
+//! scalar processes, `v = α ε − σ x₀`. Each is an affine image of each other at the same (u, t): `to = A u + B from`.
 //!
 //! Reference: Karras et al. 2022, arXiv 2206.00364, appendix B; Salimans, Ho 2022, arXiv 2202.00512, for velocities.
-//! Differs: the velocity is the path's own time derivative (flow matching), not the rotated v of Salimans and Ho.
+//! Differs: "velocity" is the path's own time derivative (flow matching), [`Prediction::V`] the v of Salimans and Ho; they are proportional
+//! only where α² + σ² = 1 and up to the rate of the angle.
 
 use crate::{Error, LinearSde, Op, Result};
 
@@ -19,6 +20,8 @@ pub enum Prediction {
     Velocity,
     /// The gradient of the log density.
     Score,
+    /// `v = α ε − σ x₀`, of a scalar process: the one that neither end of the process amplifies.
+    V,
 }
 
 /// An affine map of a state and a prediction: `state · u + value · p`.
@@ -48,6 +51,23 @@ impl Conversion {
 }
 
 impl Prediction {
+    /// The factors of (x₀, ε) in this prediction: what a perfect knowledge of both would predict.
+    ///
+    /// # Errors
+    /// [`Prediction::V`] of a process with groups, a score without noise.
+    pub fn of_data_and_noise(self, sde: &dyn LinearSde, t: f64) -> Result<(Op, Op)> {
+        Ok(match self {
+            Self::Noise => (Op::ZERO, Op::IDENTITY),
+            Self::Data => (Op::IDENTITY, Op::ZERO),
+            Self::Velocity => (sde.signal_rate(t), sde.factor_rate(t)),
+            Self::Score => (Op::ZERO, sde.factor(t).inverse()?.transpose().scale(-1.0)),
+            Self::V => {
+                rotation(sde, t)?;
+                (sde.factor(t).scale(-1.0), sde.signal(t))
+            }
+        })
+    }
+
     /// The map from this prediction to another one, at time t.
     ///
     /// # Errors
@@ -86,27 +106,49 @@ impl Prediction {
             Self::Score => Ok(Conversion::new(Op::ZERO, r.transpose().scale(-1.0))),
             Self::Data => noise_of_data(&same),
             Self::Velocity => noise_of_data(&data_of_velocity(sde, t)?),
+            Self::V => {
+                let (alpha, sigma) = rotation(sde, t)?;
+                Ok(Conversion::new(Op::Scalar(sigma), Op::Scalar(alpha)))
+            }
         };
         let data = || match self {
             Self::Data => Ok(same.clone()),
             Self::Velocity => data_of_velocity(sde, t),
+            Self::V => {
+                let (alpha, sigma) = rotation(sde, t)?;
+                Ok(Conversion::new(Op::Scalar(alpha), Op::Scalar(-sigma)))
+            }
             Self::Noise | Self::Score => data_of_noise(&noise()?),
         };
         match to {
             Self::Noise => noise(),
             Self::Data => data(),
-            Self::Score => {
-                let inverse = r.inverse()?.transpose().scale(-1.0);
-                Conversion::combine(&inverse, &noise()?, &Op::ZERO, &state)
-            }
-            Self::Velocity => {
-                Conversion::combine(&sde.signal_rate(t), &data()?, &sde.factor_rate(t), &noise()?)
+            Self::Score | Self::Velocity | Self::V => {
+                let (of_data, of_noise) = to.of_data_and_noise(sde, t)?;
+                // A score needs no data, and where the signal is gone there is none.
+                let data = if to == Self::Score { state.clone() } else { data()? };
+                Conversion::combine(&of_data, &data, &of_noise, &noise()?)
             }
         }
     }
 }
 
-/// x₀ from (u, v): eliminating ε from `u = S x₀ + R ε`, `v = Ṡ x₀ + Ṙ ε` gives `(Ṡ − Q S) x₀ = v − Q u`, `Q = Ṙ R⁻¹`. No division
+/// α and σ over α² + σ²: what turns (u, v) back into x₀ and ε.
+fn rotation(sde: &dyn LinearSde, t: f64) -> Result<(f64, f64)> {
+    match (sde.signal(t).as_scalar(), sde.factor(t).as_scalar()) {
+        (Some(alpha), Some(sigma)) => {
+            let square = alpha * alpha + sigma * sigma;
+            Ok((alpha / square, sigma / square))
+        }
+        _ => Err(Error::Mismatch {
+            what: "prediction of v",
+            expected: "a process that treats all coordinates alike".into(),
+            found: format!("{} groups; predict the noise instead", sde.groups()),
+        }),
+    }
+}
+
+/// x₀ from (u, velocity): eliminating ε from `u = S x₀ + R ε`, `v = Ṡ x₀ + Ṙ ε` gives `(Ṡ − Q S) x₀ = v − Q u`, `Q = Ṙ R⁻¹`. No division
 /// by S, so it holds where the signal is gone.
 fn data_of_velocity(sde: &dyn LinearSde, t: f64) -> Result<Conversion> {
     let q = sde.factor_rate(t).mul(&sde.factor(t).inverse()?)?;
@@ -118,7 +160,7 @@ fn data_of_velocity(sde: &dyn LinearSde, t: f64) -> Result<Conversion> {
 mod tests {
     use super::*;
     use crate::process::{Cosine, Edm, LinearPath, SubVp, Ve, Vp};
-    use Prediction::{Data, Noise, Score, Velocity};
+    use Prediction::{Data, Noise, Score, V, Velocity};
 
     #[test]
     fn every_conversion_agrees_with_the_definitions() -> Result<()> {
@@ -134,9 +176,10 @@ mod tests {
                     Data => x0,
                     Score => -eps / of(sde.factor(t)),
                     Velocity => of(sde.signal_rate(t)) * x0 + of(sde.factor_rate(t)) * eps,
+                    V => of(sde.signal(t)) * eps - of(sde.factor(t)) * x0,
                 };
-                for from in [Noise, Data, Velocity, Score] {
-                    for to in [Noise, Data, Velocity, Score] {
+                for from in [Noise, Data, Velocity, Score, V] {
+                    for to in [Noise, Data, Velocity, Score, V] {
                         let map = from.conversion(to, sde, t)?;
                         let found = of(map.state) * u + of(map.value) * value(from);
                         let scale = value(to).abs().max(1.0) / of(sde.factor(t)).min(1.0);
@@ -154,6 +197,8 @@ mod tests {
         assert_eq!((data.state, data.value), (Op::Scalar(1.0), Op::Scalar(-1.0)));
         assert!(matches!(Noise.conversion(Data, &LinearPath, 1.0), Err(Error::Undefined { .. })));
         assert!(Data.conversion(Noise, &LinearPath, 1.0).is_ok());
+        let data = V.conversion(Data, &LinearPath, 1.0)?;
+        assert_eq!((data.state, data.value), (Op::Scalar(0.0), Op::Scalar(-1.0)));
         assert!(matches!(Data.conversion(Noise, &LinearPath, 0.0), Err(Error::Undefined { .. })));
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use sde_data::named::Named;
 use sde_data::{Dataset, Encoding, Images, Points, Range, Split, Toy, ToySet, digits, read};
 use serde::{Deserialize, Serialize};
@@ -122,7 +122,8 @@ fn points(values: &ndarray::ArrayD<f64>, path: &Path) -> Result<Loaded> {
     let table = values.view().into_dimensionality::<ndarray::Ix2>().map_err(|_| {
         Failure::Data(format!("{}: expected an array [N, D], found {:?}", path.display(), values.shape()))
     })?;
-    Ok(Loaded { set: Arc::new(Points::new(table)?), toy: None })
+    let points = Points::new(table).with_context(|| path.display().to_string())?;
+    Ok(Loaded { set: Arc::new(points), toy: None })
 }
 
 fn known() -> Vec<&'static str> {

@@ -24,7 +24,7 @@ pub fn run(args: &Demo, output: Output) -> Result<()> {
     let training = Train {
         preset: PRESET.into(),
         steps: None,
-        seed: args.seed,
+        seed: Some(args.seed),
         sets: args.sets.clone(),
         out: args.out.clone(),
         resume: false,

@@ -11,6 +11,7 @@ use sde_data::Split;
 use sde_eval::{Estimate, Likelihood, Nll, Prior, Protocol, nll, nll_of_points};
 use serde_json::{Value, json};
 
+use super::plane;
 use super::sample::{OracleSettings, exact_field, explicit_times, merge};
 use crate::build::{LikelihoodConfig, SamplerConfig, Use, sampler};
 use crate::cli::EvalNll;
@@ -220,6 +221,9 @@ pub fn measure(
     bar.finish_and_clear();
     let found = found?;
     let mut record = run.record();
+    if run.shape == [2] {
+        merge(&mut record, plane::describe(run, &likelihood, protocol.noise.seed(), output)?);
+    }
     merge(&mut record, record_of(&found, &likelihood, config, &run.preset.sampler));
     record["split"] = json!(split.name());
     if let Some(entropy) = data.toy.as_ref().and_then(sde_data::Toy::entropy) {

@@ -94,9 +94,25 @@ fn edit(args: &Sample, source: &mut Source) {
     }
 }
 
-/// The addresses of the samples wanted.
-fn addresses(args: &Sample) -> Result<Vec<u32>> {
-    let Some(range) = &args.seeds else { return Ok((0..args.n.unwrap_or(64)).collect()) };
+/// The addresses of the samples wanted, as many as there are initial states if those are given.
+fn addresses(args: &Sample, given: Option<&Tensor>) -> Result<Vec<u32>> {
+    let wanted = match (&args.seeds, args.n, given) {
+        (Some(range), ..) => parse_range(range)?,
+        (None, Some(n), _) => (0..n).collect(),
+        (None, None, Some(x)) => (0..x.dim(0)? as u32).collect(),
+        (None, None, None) => (0..64).collect(),
+    };
+    match given {
+        Some(x) if x.dim(0)? != wanted.len() => {
+            let text =
+                format!("--init holds {} states, but {} samples are asked for", x.dim(0)?, wanted.len());
+            Err(Failure::Usage(text).into())
+        }
+        _ => Ok(wanted),
+    }
+}
+
+fn parse_range(range: &str) -> Result<Vec<u32>> {
     let bad = || Failure::Usage(format!("--seeds {range}: expected A-B, such as 0-63"));
     let (from, to) = range.split_once('-').ok_or_else(bad)?;
     let (from, to): (u32, u32) = (from.parse().map_err(|_| bad())?, to.parse().map_err(|_| bad())?);
@@ -123,23 +139,16 @@ fn from_density(args: &Sample, file: &Path, output: Output) -> Result<()> {
     let times = explicit_times(args.density.times.as_deref())?;
     let recipe = Recipe { sde: sde.as_ref(), config: &settings.sampler, times: times.as_ref() };
     let field = exact_field(&data, sde.as_ref(), recipe.grid()?.start());
-    let noise = Noise::new(args.seed);
-    let addresses = addresses(args)?;
-    let start = match &args.init {
-        Some(path) => states(path, &[data.dim()])?,
-        None => {
-            let noise = BatchNoise::new(noise, 0, addresses.iter().copied());
-            prior_sample(sde.as_ref(), &noise, &[data.dim()], DType::F64, &Device::Cpu)?
-        }
+    let given = args.init.as_deref().map(|path| states(path, &[data.dim()])).transpose()?;
+    let noise = BatchNoise::new(Noise::new(args.seed), 0, addresses(args, given.as_ref())?);
+    let start = match given {
+        Some(x) => x,
+        None => prior_sample(sde.as_ref(), &noise, &[data.dim()], DType::F64, &Device::Cpu)?,
     };
     let drawn = match &args.noise {
-        Some(path) => recipe.run(&field, &start, &Recorded(read_tensor(path)?)),
-        None => {
-            let batch = start.dim(0)? as u32;
-            let samples = if args.init.is_some() { (0..batch).collect() } else { addresses };
-            recipe.run(&field, &start, &BatchNoise::new(noise, 0, samples))
-        }
-    }?;
+        Some(path) => recipe.run(&field, &start, &recorded(path, &recipe, &start)?)?,
+        None => recipe.run(&field, &start, &noise)?,
+    };
     let mut record = sampler_record(&recipe, &drawn, args)?;
     record["oracle"] = json!(file.display().to_string());
     record["process"] = json!(settings.process);
@@ -148,7 +157,10 @@ fn from_density(args: &Sample, file: &Path, output: Output) -> Result<()> {
         record["files"] = json!([out.display().to_string()]);
     }
     let summary = format!("{} samples, {} network calls each", drawn.nfe.len(), drawn.nfe_record());
-    let place = args.out.as_ref().map_or(String::new(), |out| format!(": {}", out.display()));
+    let place = match &args.out {
+        Some(out) => format!(": {}", out.display()),
+        None => " (not kept; --out FILE.npy does)".into(),
+    };
     output.result(summary + &place, &record)
 }
 
@@ -158,8 +170,24 @@ fn states(path: &Path, shape: &[usize]) -> Result<Tensor> {
     if x.rank() == shape.len() + 1 && &x.dims()[1..] == shape {
         return Ok(x);
     }
-    let text = format!("{}: expected [B, {shape:?}], found {:?}", path.display(), x.dims());
+    let text =
+        format!("{}: expected a batch of samples of shape {shape:?}, found {:?}", path.display(), x.dims());
     Err(Failure::Data(text).into())
+}
+
+/// Given noise, which must reach for every step of a sampler and fit the states.
+fn recorded(path: &Path, recipe: &Recipe<'_>, x: &Tensor) -> Result<Recorded> {
+    let noise = read_tensor(path)?;
+    let steps = recipe.grid()?.times().len() - 1;
+    match noise.dims().split_first() {
+        Some((there, shape)) if *there >= steps && shape == x.dims() => Ok(Recorded(noise)),
+        _ => {
+            let (path, found, shape) = (path.display(), noise.dims(), x.dims());
+            let text =
+                format!("{path}: expected noise of shape {shape:?} for {steps} steps, found {found:?}");
+            Err(Failure::Data(text).into())
+        }
+    }
 }
 
 fn from_network(args: &Sample, output: Output) -> Result<()> {
@@ -176,17 +204,12 @@ fn from_network(args: &Sample, output: Output) -> Result<()> {
     let recipe = Recipe { sde: run.sde.as_ref(), config: &run.preset.sampler, times: times.as_ref() };
     let field = run.field();
     let noise = Noise::new(args.seed);
-    let addresses = addresses(args)?;
-    let drawn = match (&args.init, &args.noise) {
-        (Some(init), given) => {
-            let x = states(init, &run.shape)?;
-            match given {
-                Some(path) => recipe.run(&field, &x, &Recorded(read_tensor(path)?))?,
-                None => recipe.run(&field, &x, &BatchNoise::new(noise, 0, 0..x.dim(0)? as u32))?,
-            }
-        }
-        (None, Some(_)) => return Err(Failure::Usage("--noise goes with --init".into()).into()),
-        (None, None) => {
+    let given = args.init.as_deref().map(|path| states(path, &run.shape)).transpose()?;
+    let addresses = addresses(args, given.as_ref())?;
+    let drawn = match (&given, &args.noise) {
+        (Some(x), Some(path)) => recipe.run(&field, x, &recorded(path, &recipe, x)?)?,
+        (Some(x), None) => recipe.run(&field, x, &BatchNoise::new(noise, 0, addresses))?,
+        (None, _) => {
             let bar = output.bar(addresses.len() as u64, "sampling");
             let drawn = recipe.draw(&field, &run.shape, noise, &addresses, args.batch, &mut |done| {
                 bar.set_position(done as u64);

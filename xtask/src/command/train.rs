@@ -14,6 +14,7 @@ use sde_data::{Dataset, Split};
 use sde_nets::Params;
 use sde_train::checkpoint::Origin;
 use sde_train::hash::{sha256, weights_hash};
+use sde_train::loss::Dsm;
 use sde_train::{Ended, Hooks, LogRecord, RunDir, State, Task, fit, resume};
 use serde_json::{Value, json};
 
@@ -27,7 +28,7 @@ use crate::exit::Failure;
 use crate::output::{Output, save_record};
 use crate::plot;
 use crate::provenance::{device_name, provenance, revision};
-use crate::run::{ROOT, Run};
+use crate::run::{Network, ROOT, Run, locate};
 use crate::sampling::Recipe;
 use crate::signals;
 
@@ -51,6 +52,9 @@ pub fn fit_preset(args: &Train, output: Output) -> Result<(PathBuf, String, Valu
     args.sets.iter().try_for_each(|set| source.set(set))?;
     let preset: Preset = source.parse()?;
     preset.train.check()?;
+    if let Some(path) = &existing {
+        require_same(path, &preset)?;
+    }
     let text = toml::to_string(&preset)?;
     if args.dry_run {
         return Ok((
@@ -60,32 +64,111 @@ pub fn fit_preset(args: &Train, output: Output) -> Result<(PathBuf, String, Valu
         ));
     }
     let device = device::select(&args.device.name, output)?;
-    let provenance = flat(&provenance(&device), args.seed);
+    let seed = match (args.seed, &existing) {
+        (Some(seed), _) => seed,
+        (None, Some(path)) => seed_of(path)?,
+        (None, None) => 0,
+    };
+    // What is wrong with data or network is found before there is a directory.
+    let parts = Parts::build(&preset, seed, &device, output)?;
+    let provenance = flat(&provenance(&device), seed);
     let mut directory = match (&existing, &args.out) {
         (Some(path), _) => RunDir::open(path)?,
-        (None, Some(path)) => RunDir::create_at(path, &text, &provenance)?,
+        (None, Some(path)) => {
+            // A bare name has an empty parent, which cannot be forced to the disk.
+            let bare = path.parent().is_some_and(|parent| parent.as_os_str().is_empty());
+            let path = if bare { Path::new(".").join(path) } else { path.clone() };
+            RunDir::create_at(&path, &text, &provenance).map_err(|error| occupied(&path, error))?
+        }
         (None, None) => RunDir::create(Path::new(ROOT), &preset.name, &text, &provenance)?,
     };
     let path = directory.path().to_owned();
-    let (summary, record) = train(&preset, args, &mut directory, &device, output)?;
+    let (summary, record) = train(&preset, parts, seed, args.steps, &mut directory, &device, output)?;
     Ok((path, summary, record))
 }
 
 /// The run that `--resume` means.
 fn existing_run(args: &Train) -> Result<PathBuf> {
+    let Preset { name, .. } = Source::find(&args.preset)?.parse()?;
     if let Some(path) = &args.out {
-        return Ok(path.clone());
+        let path = locate(Some(path))?;
+        let Preset { name: found, .. } = Source::read(&path.join("config.toml"))?.parse()?;
+        if found != name {
+            let text = format!("{}: this is a run of {found}, not of {name}", path.display());
+            return Err(Failure::Config(text).into());
+        }
+        return Ok(path);
     }
-    let suffix = format!("-{}", args.preset);
+    let suffix = format!("-{name}");
+    let none = || Failure::Usage(format!("there is no run of {name} under {ROOT}/; name one with --out"));
+    if !Path::new(ROOT).is_dir() {
+        return Err(none().into());
+    }
     let entries = std::fs::read_dir(ROOT).with_context(|| format!("cannot read {ROOT}"))?;
     let named = entries.flatten().map(|entry| entry.path()).filter(|path| {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        name.strip_suffix(&suffix).is_some_and(|number| number.parse::<u32>().is_ok())
+        let numbered = name.strip_suffix(&suffix).is_some_and(|number| number.parse::<u32>().is_ok());
+        numbered && path.join("config.toml").is_file()
     });
-    named.max().ok_or_else(|| {
-        let text = format!("--resume: there is no run of {} under {ROOT}/; name one with --out", args.preset);
-        Failure::Usage(text).into()
+    named.max().ok_or_else(|| none().into())
+}
+
+/// The seed that a run was started with.
+fn seed_of(run: &Path) -> Result<u64> {
+    let file = run.join("provenance.json");
+    let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let seed = serde_json::from_str::<BTreeMap<String, String>>(&text)
+        .ok()
+        .and_then(|map| map.get("seed")?.parse().ok());
+    seed.ok_or_else(|| {
+        let text = format!("{}: expected the seed of the run; name it with --seed", file.display());
+        Failure::Data(text).into()
     })
+}
+
+/// Refuses to go on with other settings than a run was started with, where they bear on the weights.
+fn require_same(run: &Path, preset: &Preset) -> Result<()> {
+    let file = run.join("config.toml");
+    let started: Preset = Source::read(&file)?.parse()?;
+    match difference("", &bearing(&started)?, &bearing(preset)?) {
+        None => Ok(()),
+        Some(what) => {
+            let text = format!(
+                "{}: {what}; a run keeps what its weights depend on: start a new one",
+                file.display()
+            );
+            Err(Failure::Config(text).into())
+        }
+    }
+}
+
+/// The first key at which two configurations differ, with both values.
+fn difference(at: &str, started: &Value, asked: &Value) -> Option<String> {
+    match (started, asked) {
+        (Value::Object(a), Value::Object(b)) => a.keys().chain(b.keys()).find_map(|key| {
+            let at = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
+            difference(&at, a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null))
+        }),
+        _ if started == asked => None,
+        _ => Some(format!("{at} is {started}, asked for is {asked}")),
+    }
+}
+
+/// What to say when a new run is to go where something is.
+fn occupied(path: &Path, error: sde_train::Error) -> anyhow::Error {
+    match &error {
+        sde_train::Error::Io { source, .. }
+            if source.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() =>
+        {
+            let what = if path.join("config.toml").is_file() {
+                "a run is there already; --resume goes on with it"
+            } else {
+                "something is there that is no run; remove it"
+            };
+            Failure::Usage(format!("{}: {what}, or name another directory", path.display())).into()
+        }
+        _ => error.into(),
+    }
 }
 
 fn flat(record: &Value, seed: u64) -> BTreeMap<String, String> {
@@ -96,8 +179,8 @@ fn flat(record: &Value, seed: u64) -> BTreeMap<String, String> {
     map
 }
 
-/// The hash of all of a configuration that bears on the weights: not how often something is logged, saved, drawn or measured.
-fn config_hash(preset: &Preset) -> Result<String> {
+/// All of a configuration that bears on the weights: not how often something is logged, saved, drawn or measured.
+fn bearing(preset: &Preset) -> Result<Value> {
     let mut neutral = preset.clone();
     neutral.about.clear();
     let train = &mut neutral.train;
@@ -110,38 +193,55 @@ fn config_hash(preset: &Preset) -> Result<String> {
     for key in ["path", "test_path"] {
         value["data"][key] = Value::Null;
     }
-    Ok(sha256(value.to_string().as_bytes()))
+    Ok(value)
 }
 
+/// What a training is made of.
+struct Parts {
+    data: Arc<dyn Dataset>,
+    held_out: Option<Arc<dyn Dataset>>,
+    loss: Dsm,
+    model: Network,
+    params: Params,
+}
+
+impl Parts {
+    fn build(preset: &Preset, seed: u64, device: &Device, output: Output) -> Result<Self> {
+        let load = |split| Ok::<_, anyhow::Error>(preset.data.load(split, Use::Training, seed, output)?.set);
+        let data = load(Split::Train)?;
+        let held_out = preset.train.held_out.map(|_| load(Split::Test)).transpose()?;
+        let sde: Arc<dyn LinearSde> = Arc::from(preset.process.build()?);
+        let loss = preset.loss.build(sde)?;
+        let (model, params) =
+            Params::initialise(Noise::new(seed), DType::F32, device, |b| preset.net.build(b, data.shape()))?;
+        Ok(Self { data, held_out, loss, model, params })
+    }
+}
+
+/// Trains from where the directory's run is, up to `steps` updates or the preset's.
 fn train(
     preset: &Preset,
-    args: &Train,
+    parts: Parts,
+    seed: u64,
+    steps: Option<u64>,
     directory: &mut RunDir,
     device: &Device,
     output: Output,
 ) -> Result<(String, Value)> {
-    let data = preset.data.load(Split::Train, Use::Training, args.seed, output)?;
-    let held_out = match preset.train.held_out {
-        Some(_) => Some(preset.data.load(Split::Test, Use::Training, args.seed, output)?.set),
-        None => None,
-    };
-    let shape = data.set.shape().to_vec();
-    let sde: Arc<dyn LinearSde> = Arc::from(preset.process.build()?);
-    let loss = preset.loss.build(sde)?;
-    let noise = Noise::new(args.seed);
-    let (model, params) = Params::initialise(noise, DType::F32, device, |b| preset.net.build(b, &shape))?;
+    let Parts { data, held_out, loss, model, params } = parts;
     let mut state = State::new(&preset.train, &params)?;
-    let origin = Origin { seed: args.seed, config_sha256: config_hash(preset)?, code: revision() };
+    let config_sha256 = sha256(bearing(preset)?.to_string().as_bytes());
+    let origin = Origin { seed, config_sha256, code: revision() };
     let resumed = resume(directory, &mut state, &origin)?;
     for (skipped, why) in &resumed.skipped {
         output.say(format!("passing over {}: {why}", skipped.display()));
     }
-    let until = args.steps.unwrap_or(preset.train.steps);
+    let until = steps.unwrap_or(preset.train.steps);
     output.say(format!(
         "{}: {} parameters, {} examples, {}, updates {} to {until}",
         directory.path().display(),
         grouped(params.count()),
-        grouped(data.set.len()),
+        grouped(data.len()),
         device_name(device),
         state.step(),
     ));
@@ -152,7 +252,7 @@ fn train(
         model: model.as_ref(),
         conditional: preset.net.is_conditional(),
         loss: &loss,
-        data: data.set,
+        data,
         held_out,
     };
     let bar = output.bar(until, "training");
@@ -166,19 +266,19 @@ fn train(
         device,
         output,
         directory: directory.path().to_owned(),
-        seed: args.seed,
+        seed,
         last: None,
     };
     let ended = fit(&task, &mut state, directory, until, &stop, &mut hooks);
     hooks.bar.finish_and_clear();
-    report(preset, args, directory, &state, &ended?, begun, hooks.last, device)
+    report(preset, seed, directory, &state, &ended?, begun, hooks.last, device)
 }
 
 /// What a training leaves behind besides its checkpoints: a loss curve and a record.
 #[expect(clippy::too_many_arguments, reason = "all that a record of training holds, in one place")]
 fn report(
     preset: &Preset,
-    args: &Train,
+    seed: u64,
     directory: &RunDir,
     state: &State,
     ended: &Ended,
@@ -195,7 +295,7 @@ fn report(
         "run": directory.path().display().to_string(),
         "preset": preset.name,
         "step": ended.step,
-        "seed": args.seed,
+        "seed": seed,
         "parameters": state.params().count(),
         "loss": last.as_ref().map(|l| l.loss),
         "held_out_loss": last.as_ref().and_then(|l| l.held_out_loss),

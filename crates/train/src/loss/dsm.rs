@@ -92,15 +92,13 @@ impl Dsm {
 
     /// What a perfect knowledge of (x₀, ε) would predict.
     fn target(&self, prediction: Prediction, t: &[f64], data: &Tensor, eps: &Tensor) -> Result<Tensor> {
-        match prediction {
-            Prediction::Noise => Ok(eps.clone()),
-            Prediction::Data => Ok(data.clone()),
-            Prediction::Velocity => Ok((self.apply(t, |sde, t| sde.signal_rate(t), data)?
-                + self.apply(t, |sde, t| sde.factor_rate(t), eps)?)?),
-            Prediction::Score => {
-                let ops = t.iter().map(|&t| Ok(self.sde.factor(t).inverse()?.transpose().scale(-1.0)));
-                Ok(apply_each(&ops.collect::<Result<Vec<_>>>()?, eps)?)
-            }
+        let parts = t.iter().map(|&t| Ok(prediction.of_data_and_noise(self.sde.as_ref(), t)?));
+        let (of_data, of_noise): (Vec<Op>, Vec<Op>) = parts.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        let absent = |ops: &[Op]| ops.iter().all(|op| *op == Op::ZERO);
+        match (absent(&of_data), absent(&of_noise)) {
+            (true, _) => Ok(apply_each(&of_noise, eps)?),
+            (_, true) => Ok(apply_each(&of_data, data)?),
+            _ => Ok((apply_each(&of_data, data)? + apply_each(&of_noise, eps)?)?),
         }
     }
 

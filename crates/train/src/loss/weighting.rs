@@ -86,6 +86,7 @@ mod tests {
             (Prediction::Score, sigma.powi(2)),
             (Prediction::Data, (alpha / sigma).powi(2)),
             (Prediction::Velocity, 1.0 / velocity),
+            (Prediction::V, alpha.powi(2)),
         ];
         for (prediction, expected) in cases {
             let simple = scalar(Weighting::Simple, prediction, &sde, t);

@@ -1,0 +1,38 @@
+//! The exponential midpoint rule: a DDIM step half way in the clock, then the whole step with the noise found there.
+//!
+//! With m between t and t', half way in log ρ: `u_m = Ψ(m,t) u + D(m,t) ε_t`, `u' = Ψ(t',t) u + D(t',t) ε_m`,
+//! `D(b,a) = R_b − Ψ(b,a) R_a`. As rows of a table the second is `u' = Ψ(t',m) u_m + D(t',t) ε_m − Ψ(t',m) D(m,t) ε_t`.
+//!
+//! Reference: Lu et al. 2022, arXiv 2206.00927, Algorithm 1 (DPM-Solver-2).
+//! Differs: for any linear process.
+
+use sde_core::{LinearSde, Op, Prediction, TimeGrid};
+use sde_solvers::{Multistep, Result, Table, Update};
+
+pub struct Midpoint;
+
+impl Multistep for Midpoint {
+    fn name(&self) -> &'static str {
+        "midpoint"
+    }
+
+    fn table(&self, sde: &dyn LinearSde, grid: &TimeGrid) -> Result<Table> {
+        let ddim = |to: f64, from: f64| sde.factor(to).sub(&sde.transition(to, from).mul(&sde.factor(from))?);
+        let mut updates = Vec::new();
+        for pair in grid.times().windows(2) {
+            let (from, to) = (pair[0], pair[1]);
+            let middle = sde.time_of_clock(0.5 * (sde.clock(from) + sde.clock(to)));
+            let row = |from, to, terms: Vec<Op>| Update {
+                from,
+                to,
+                carry: sde.transition(to, from),
+                terms,
+                inject: None,
+            };
+            updates.push(row(from, middle, vec![ddim(middle, from)?]));
+            let undo = sde.transition(to, middle).mul(&ddim(middle, from)?)?.scale(-1.0);
+            updates.push(row(middle, to, vec![ddim(to, from)?, undo]));
+        }
+        Ok(Table { of: Prediction::Noise, updates })
+    }
+}

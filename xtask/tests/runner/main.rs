@@ -1,0 +1,8 @@
+//! The runner as its users meet it: the built program, called in an empty directory, judged by its files, its output and its exit code.
+
+mod commands;
+mod exit_codes;
+mod mishaps;
+mod oracle;
+mod resume;
+mod support;

@@ -1,0 +1,273 @@
+//! Sampling and likelihood where the truth is known, from files to files: against runs of an independent implementation, closed
+//! forms, and themselves at another batch size.
+//!
+//! The references are those of the solver crate, whose own tests meet them without files in between.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use nalgebra::DMatrix;
+use ndarray::{ArrayD, Axis};
+use sde_core::LinearSde;
+use sde_core::oracle::Mixture;
+use sde_core::process::{Cosine, Discrete, Edm, LinearPath, SubVp, Ve, Vp};
+use sde_data::read::npy::NpyArray;
+use sde_data::read::npz::{read_npz, write_npz};
+use serde_json::json;
+
+use crate::support::{Place, array, gap, rows};
+
+/// A reference file; its density is put at `density.npz`.
+struct Golden(BTreeMap<String, NpyArray>);
+
+impl Golden {
+    fn load(name: &str, place: &Place) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/solvers/tests/golden");
+        let golden = Self(read_npz(&folder.join(format!("{name}.npz"))).expect("a reference file"));
+        let density = golden.0.iter().filter(|(key, _)| ["w", "mu", "cov"].contains(&key.as_str()));
+        let density = density.map(|(key, value)| (key.as_str(), value));
+        write_npz(&place.path("density.npz"), density).expect("a density");
+        golden
+    }
+
+    fn get(&self, key: &str) -> ArrayD<f64> {
+        self.0[key].to_f64()
+    }
+}
+
+/// What the references call a sampler, as arguments.
+fn sampler(reference: &str) -> Option<String> {
+    if let Some(lambda) = reference.strip_prefix("stochddim_lam") {
+        return Some(format!("stochastic-ddim --set sampler.lambda={lambda} --noise noise.npy"));
+    }
+    if let Some(lambda) = reference.strip_prefix("em_lam") {
+        return Some(format!("em --set sampler.lambda={lambda} --noise noise.npy"));
+    }
+    match reference {
+        "euler_t" => Some("euler".into()),
+        "ei_score" => Some("ei-score".into()),
+        tab if tab.starts_with("tab") => Some(tab.into()),
+        _ => None,
+    }
+}
+
+#[test]
+fn samplers_agree_with_an_independent_implementation() {
+    let place = Place::new();
+    let mut compared = 0;
+    for (process, data) in [("vp", "gmm8"), ("ve", "ani4"), ("subvp", "gmm8")] {
+        let golden = Golden::load(&format!("cont_{process}_{data}"), &place);
+        place.put("init.npy", &golden.get("xT"));
+        for key in golden.0.keys() {
+            let Some((grid, method)) = key.split_once("__") else { continue };
+            let Some(sampler) = sampler(method) else { continue };
+            let times = golden.get(&format!("{grid}__t"));
+            place.put("times.npy", &times);
+            place.put("noise.npy", &rows(&golden.get("noise"), 0..times.len() - 1));
+            place.run(&format!(
+                "sample --oracle density.npz --process {process} --sampler {sampler} --init init.npy --times times.npy \
+                 --out x.npy"
+            ));
+            let expected = golden.get(key);
+            let scale = expected.iter().fold(1.0, |most: f64, x| most.max(x.abs()));
+            let gap = gap(&place.get("x.npy"), &expected);
+            assert!(gap < 1e-11 * scale, "{process} {data} {key}: {gap:e}");
+            compared += 1;
+        }
+    }
+    // Ten methods on six grids for VP; nine on three for the others, where the score integrator was not run.
+    assert_eq!(compared, 60 + 27 + 27);
+}
+
+const FLOWS: [(&str, &str); 4] = [("vp", "gmm8"), ("ve", "ani4"), ("edm", "gmm8"), ("subvp", "ani4")];
+
+#[test]
+fn the_probability_flow_ends_where_an_independent_integration_does() {
+    let place = Place::new();
+    for (process, data) in FLOWS {
+        let golden = Golden::load(&format!("pfode_{process}_{data}"), &place);
+        place.put("init.npy", &golden.get("xT"));
+        // No times: from T to where sampling of this process stops, as in the reference.
+        let record = place.record(&format!(
+            "sample --oracle density.npz --process {process} --sampler rk45 --init init.npy --out x.npy \
+             --set sampler.rtol=1e-13 --set sampler.atol=1e-14"
+        ));
+        assert_eq!(record["times"], json!(golden.get("times").iter().collect::<Vec<_>>()));
+        let gap = gap(&place.get("x.npy"), &golden.get("x_best"));
+        assert!(gap < 1e-10, "{process} {data}: {gap:e}");
+    }
+}
+
+#[test]
+fn log_densities_agree_with_an_independent_integration_under_either_prior() {
+    let place = Place::new();
+    for (process, data) in FLOWS {
+        let golden = Golden::load(&format!("pfode_{process}_{data}"), &place);
+        place.put("points.npy", &golden.get("x0"));
+        let line = format!(
+            "eval-nll --oracle density.npz --process {process} --points points.npy --out log_p.npy \
+             --set sampler.rtol=1e-11 --set sampler.atol=1e-11"
+        );
+        for (prior, key) in
+            [("exact", "logp_ode_exactprior"), ("exact", "logp_closed_t0"), ("standard", "logp_ode_stdprior")]
+        {
+            let record = place.record(&format!("{line} --prior {prior}"));
+            let found = place.get("log_p.npy");
+            let gap = gap(&found, &golden.get(key));
+            assert!(gap < 1e-8, "{process} {data} {key}: {gap:e}");
+            assert_eq!((&record["prior"], &record["n"]), (&json!(prior), &json!(found.len())));
+            let nats = record["nats"].as_f64().expect("a number");
+            assert!((nats + found.mean().expect("some points")).abs() < 1e-12, "{process} {data}");
+        }
+        // The standard prior is what is taken when nothing is said.
+        assert_eq!(place.record(&line)["prior"], "standard");
+    }
+}
+
+fn processes() -> Vec<(&'static str, Box<dyn LinearSde>)> {
+    let betas: Vec<f64> = (0..1000).map(|n| 1e-4 + (0.02 - 1e-4) * f64::from(n) / 999.0).collect();
+    vec![
+        ("vp", Box::new(Vp::STANDARD)),
+        ("subvp", Box::new(SubVp::STANDARD)),
+        ("ve", Box::new(Ve::STANDARD)),
+        ("edm", Box::new(Edm::STANDARD)),
+        ("cosine", Box::new(Cosine)),
+        ("linear", Box::new(LinearPath)),
+        ("ddpm", Box::new(Discrete::new(&betas).expect("betas"))),
+    ]
+}
+
+#[test]
+fn with_the_exact_law_at_the_end_the_likelihood_is_that_of_the_start_for_every_process() {
+    let place = Place::new();
+    place.write(
+        "density.json",
+        json!({
+            "w": [0.3, 0.7], "mu": [[-1.0, 0.5], [1.0, 0.0]],
+            "cov": [[[0.3, 0.1], [0.1, 0.2]], [[0.2, 0.0], [0.0, 0.4]]],
+        })
+        .to_string(),
+    );
+    let covariances = [[0.3, 0.1, 0.1, 0.2], [0.2, 0.0, 0.0, 0.4]].map(|c| DMatrix::from_row_slice(2, 2, &c));
+    let law = Mixture::new(&[0.3, 0.7], &[vec![-1.0, 0.5], vec![1.0, 0.0]], &covariances).expect("a mixture");
+    let points = array(&[4, 2], [-1.2, 0.1, 0.9, 0.3, 0.0, 0.0, 2.0, -1.0]);
+    place.put("points.npy", &points);
+    for (process, sde) in processes() {
+        let line =
+            format!("eval-nll --oracle density.json --process {process} --points points.npy --prior exact");
+        place.run(&format!("{line} --out log_p.npy"));
+        let marginal = law.marginal(sde.as_ref(), sde.span().sampling).expect("a law");
+        let log_p = |x: ndarray::ArrayViewD<'_, f64>| {
+            let x: Vec<f64> = x.iter().copied().collect();
+            marginal.at(&x).expect("a density").log_density
+        };
+        let exact: Vec<f64> = points.axis_iter(Axis(0)).map(log_p).collect();
+        let gap = gap(&place.get("log_p.npy"), &array(&[4], exact.iter().copied()));
+        assert!(gap < 1e-6, "{process}: {gap:e}");
+
+        // With random divergence the truth lies within the error bar: five of them, over seven processes.
+        let record = place.record(&format!(
+            "{line} --divergence rademacher --probes 2 --repeats 8 \
+             --set sampler.rtol=1e-6 --set sampler.atol=1e-6"
+        ));
+        let number = |key: &str| record[key].as_f64().expect("a number");
+        let error = number("nats") + exact.iter().sum::<f64>() / 4.0;
+        let bar = number("estimator_error_nats");
+        assert!(bar > 0.0 && error.abs() < 5.0 * bar + 1e-5, "{process}: {error:e} with a bar of {bar:e}");
+    }
+}
+
+#[test]
+fn a_density_may_be_npz_or_json_and_leave_out_what_goes_without_saying() {
+    let place = Place::new();
+    let one = |value: ArrayD<f64>| NpyArray::F64(value);
+    let (mu, cov) = (array(&[2], [1.0, -2.0]), array(&[2, 2], [2.0, 0.5, 0.5, 1.0]));
+    let full: [(&str, NpyArray); 3] = [
+        ("w", one(array(&[1], [1.0]))),
+        ("mu", one(array(&[1, 2], mu.iter().copied()))),
+        ("cov", one(array(&[1, 2, 2], cov.iter().copied()))),
+    ];
+    write_npz(&place.path("full.npz"), full.iter().map(|(key, value)| (*key, value))).expect("a density");
+    let bare = [("mu", one(mu)), ("cov", one(cov))];
+    write_npz(&place.path("bare.npz"), bare.iter().map(|(key, value)| (*key, value))).expect("a density");
+    place.write("bare.json", r#"{"mu": [1, -2], "cov": [[2, 0.5], [0.5, 1]]}"#);
+    place.write("full.json", r#"{"w": [3], "mu": [[1, -2]], "cov": [[[2, 0.5], [0.5, 1]]]}"#);
+    let samples = |file: &str| {
+        place.run(&format!("sample --oracle {file} --sampler tab2 --steps 5 --n 4 --out x.npy"));
+        place.get("x.npy")
+    };
+    let expected = samples("full.npz");
+    for file in ["bare.npz", "bare.json", "full.json"] {
+        assert_eq!(samples(file), expected, "{file}");
+    }
+}
+
+#[test]
+fn a_sample_is_the_same_alone_in_a_range_and_in_a_batch() {
+    let place = Place::new();
+    Golden::load("pfode_vp_gmm8", &place);
+    for sampler in ["tab3", "ddim", "ddpm", "stochastic-ddim", "em", "rk45"] {
+        let line = format!("sample --oracle density.npz --sampler {sampler} --steps 6");
+        place.run(&format!("{line} --n 8 --out all.npy"));
+        let all = place.get("all.npy");
+        assert_eq!(all.shape(), [8, 2]);
+        for (seeds, range) in [("3-5", 3..6), ("6-6", 6..7)] {
+            place.run(&format!("{line} --seeds {seeds} --out some.npy"));
+            assert_eq!(place.get("some.npy"), rows(&all, range), "{sampler}, {seeds}");
+        }
+        place.run(&format!("{line} --n 8 --seed 1 --out other.npy"));
+        assert!(gap(&place.get("other.npy"), &all) > 1e-3, "{sampler}: the seed changes nothing");
+    }
+}
+
+#[test]
+fn a_log_density_is_the_same_alone_and_among_64() {
+    let place = Place::new();
+    let golden = Golden::load("pfode_vp_gmm8", &place);
+    let points = golden.get("x0");
+    let many = array(&[64, 2], points.iter().copied().cycle().take(128));
+    place.put("many.npy", &many);
+    place.put("one.npy", &rows(&points, 5..6));
+    for divergence in ["exact", "rademacher"] {
+        let line = format!(
+            "eval-nll --oracle density.npz --divergence {divergence} --set sampler.rtol=1e-6 --out out.npy"
+        );
+        place.run(&format!("{line} --points many.npy"));
+        let all = place.get("out.npy");
+        place.run(&format!("{line} --points many.npy --batch 3"));
+        assert_eq!(place.get("out.npy"), all, "{divergence}");
+        if divergence == "exact" {
+            place.run(&format!("{line} --points one.npy"));
+            assert_eq!(place.get("out.npy"), rows(&all, 5..6));
+        }
+    }
+}
+
+#[test]
+fn settings_and_times_are_taken() {
+    let place = Place::new();
+    Golden::load("pfode_vp_gmm8", &place);
+    let line = "sample --oracle density.npz --n 4 --out x.npy";
+    place.run(&format!("{line} --steps 4 --grid uniform"));
+    let uniform = place.get("x.npy");
+    place.put("times.npy", &array(&[5], (0..5).map(|i| 1.0 + f64::from(i) / 4.0 * (1e-3 - 1.0))));
+    let record = place.record(&format!("{line} --times times.npy"));
+    assert!(gap(&place.get("x.npy"), &uniform) < 1e-12);
+    assert_eq!(record["nfe"], 4);
+
+    let calls = |rtol: &str| {
+        let record = place
+            .record(&format!("{line} --sampler rk45 --set sampler.rtol={rtol} --set sampler.atol={rtol}"));
+        record["nfe"]["mean"].as_f64().or(record["nfe"].as_f64()).expect("calls")
+    };
+    assert!(calls("1e-9") > 2.0 * calls("1e-3"));
+
+    let with = |option: &str| {
+        let record = place.record(&format!("{line} --steps 4 --grid uniform {option}"));
+        (record["nfe"].as_u64().expect("calls"), place.get("x.npy"))
+    };
+    assert_eq!(with("--no-denoise"), (4, uniform.clone()), "a known density is not denoised unless asked");
+    let (calls, denoised) = with("--denoise");
+    assert_eq!(calls, 5);
+    assert!(gap(&denoised, &uniform) > 1e-6);
+}

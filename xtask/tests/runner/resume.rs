@@ -1,0 +1,116 @@
+//! A run that is killed, stopped or cut short and resumed is, bit for bit, the run that was not.
+
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use sde_core::noise::{Noise, Stream};
+
+use crate::support::{Called, IMAGES, Outcome, Place};
+
+#[test]
+fn a_run_killed_at_twenty_random_moments_is_the_run_that_was_not() {
+    let place = Place::new();
+    let begun = Instant::now();
+    place.run(&format!("train {IMAGES} --out whole"));
+    // Kills are to fall everywhere: at the start, amid updates, amid checkpoints.
+    let longest = begun.elapsed() / 3;
+    let whole = Outcome::of(&place, "whole");
+    assert_eq!((whole.log.lines().count(), whole.files.len()), (60, 4));
+
+    let mut draws = Noise::new(7).draws(Stream::User, 0, 0);
+    let (mut kills, mut run) = (0, "run-0".to_owned());
+    loop {
+        let resume = if place.path(&format!("{run}/config.toml")).is_file() { "--resume" } else { "" };
+        if resume.is_empty() {
+            // Killed before there was a run: what there is of it is in the way.
+            let _ = std::fs::remove_dir_all(place.path(&run));
+        }
+        let mut command = place.command(&format!("train {IMAGES} --out {run} {resume}"));
+        // The number of threads is nobody's concern either.
+        command.env("RAYON_NUM_THREADS", (1 + draws.below(2)).to_string());
+        let mut child =
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the runner starts");
+        std::thread::sleep(longest.mul_f64(draws.uniform()));
+        if kills < 20 && child.try_wait().expect("a child").is_none() {
+            child.kill().expect("it runs");
+            kills += 1;
+        }
+        let status = child.wait().expect("it ends");
+        assert!(status.success() || status.code().is_none(), "{run} failed by itself, after {kills} kills");
+        if status.success() {
+            assert_eq!(Outcome::of(&place, &run), whole, "{run}, after {kills} kills");
+            if kills == 20 {
+                break;
+            }
+            run = format!("run-after-{kills}-kills");
+        }
+    }
+}
+
+#[test]
+fn a_signal_stops_at_an_update_and_loses_none() {
+    let place = Place::new();
+    let line = format!("train {IMAGES} --set train.steps=100000");
+    for signal in ["TERM", "INT", "HUP"] {
+        let run = format!("stopped-by-{signal}");
+        let mut command = place.command(&format!("{line} --out {run}"));
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the runner starts");
+        place.await_log(&run, 4);
+        let kill = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
+        assert!(kill.expect("kill runs").success());
+        let called = Called::of(&line, child.wait_with_output().expect("it ends"));
+        called.fails(75, &["stopped by a signal at update", "--resume"]);
+
+        let steps = place.text(&format!("{run}/log.jsonl")).lines().count();
+        assert!(
+            place.path(&format!("{run}/checkpoints/step-{steps}")).is_dir(),
+            "{signal}: update {steps} is lost"
+        );
+        assert_eq!(place.json(&format!("{run}/records/train.json"))["step"], steps);
+
+        let until = steps + 3;
+        place.run(&format!("{line} --out {run} --resume --steps {until}"));
+        let whole = format!("whole-{signal}");
+        place.run(&format!("{line} --out {whole} --steps {until}"));
+        let (stopped, whole) = (Outcome::of(&place, &run), Outcome::of(&place, &whole));
+        assert_eq!((stopped.log, stopped.files), (whole.log, whole.files), "{signal}");
+    }
+}
+
+#[test]
+fn forty_updates_are_twenty_and_twenty_and_where_a_call_stops_is_no_horizon() {
+    let place = Place::new();
+    let line = format!("train {IMAGES} --set train.steps=40");
+    place.run(&format!("{line} --out whole"));
+    place.run(&format!("{line} --out halves --steps 20"));
+    let whole = place.text("whole/log.jsonl");
+    let first: String = whole.split_inclusive('\n').take(20).collect();
+    assert_eq!(place.text("halves/log.jsonl"), first);
+    assert_eq!(place.names("halves/checkpoints"), ["step-18", "step-20"]);
+    let rate = |line: usize| -> f64 {
+        let record: serde_json::Value =
+            serde_json::from_str(whole.lines().nth(line - 1).expect("a line")).expect("JSON");
+        record["learning_rate"].as_f64().expect("a rate")
+    };
+    // Half a cosine from 1e-3 after the warm-up of 5 to 0 at 40; update n has made n − 1 before it.
+    let expected = |n: usize| 1e-3 * (0.5 + 0.5 * (std::f64::consts::PI * (n as f64 - 6.0) / 35.0).cos());
+    for n in [6, 20, 21, 40] {
+        assert!((rate(n) - expected(n)).abs() < 1e-15, "update {n}: {} for {}", rate(n), expected(n));
+    }
+
+    place.run(&format!("{line} --out halves --resume"));
+    assert_eq!(Outcome::of(&place, "halves"), Outcome::of(&place, "whole"));
+}
+
+#[test]
+fn a_run_is_resumed_with_its_own_seed_and_settings() {
+    let place = Place::new();
+    place.run(&format!("train {IMAGES} --seed 3 --steps 6"));
+    place.run("train digits --resume --steps 9");
+    place.run(&format!("train {IMAGES} --seed 3 --steps 9"));
+    assert_eq!(place.names("checkpoints"), ["00000-digits", "00001-digits"]);
+    assert_eq!(
+        Outcome::of(&place, "checkpoints/00000-digits"),
+        Outcome::of(&place, "checkpoints/00001-digits")
+    );
+}
