@@ -102,7 +102,7 @@ pub struct Train {
 /// A known density instead of a network.
 #[derive(Debug, Args)]
 pub struct Oracle {
-    /// A mixture of Gaussians instead of a run: .npz or .json with w [K], mu [K,D], cov [K,D,D]
+    /// A mixture of Gaussians instead of a run: .npz or .json with mu [K, D], cov [K, D, D], w (K of them)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["run", "weights"])]
     pub oracle: Option<PathBuf>,
     /// With --oracle, the process: vp, subvp, ve, edm, cosine, linear or ddpm

@@ -1,4 +1,4 @@
-//! Known densities from files: mixtures of Gaussians as npz or JSON with keys `w` [K], `mu` [K, D], `cov` [K, D, D].
+//! Known densities from files: mixtures of Gaussians as npz or JSON with keys `w [K]`, `mu [K, D]`, `cov [K, D, D]`.
 //!
 //! `w` may be missing (equal weights), and a single component may drop its leading dimension.
 

@@ -38,7 +38,7 @@ pub enum Error {
     },
     /// No solve of a whole evaluation arrived, so there is nothing to average.
     #[error(
-        "none of {samples} samples was solved, the first failure was {first:?}; loosen the tolerances or the cap on evaluations"
+        "none of {samples} samples was solved; the first {}", way_out(*.first)
     )]
     Unfinished {
         /// The number of samples.
@@ -78,3 +78,16 @@ impl Error {
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// How a solve ended, and what to do about it.
+fn way_out(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::StepTooSmall => {
+            "needed a step below the smallest: loosen the tolerances or lower the smallest step"
+        }
+        Outcome::NfeCap => "used all the evaluations it may: raise the cap or loosen the tolerances",
+        Outcome::NonFinite | Outcome::Finished => {
+            "met a value that is not finite: look at the field and the points"
+        }
+    }
+}

@@ -12,7 +12,7 @@
 //! # fn main() -> sde_nets::Result<()> {
 //! let time = TimeFeatures::Fourier { std: 1.0, log: false, time_scale: 1.0, time_shift: 0.0 };
 //! let config =
-//!     NetConfig::Mlp(MlpConfig { prediction: Prediction::Noise, hidden: vec![64, 64], time_dim: 16, time });
+//!     NetConfig::Mlp(MlpConfig { prediction: Prediction::Noise, hidden: vec![64, 64], time_dim: 16, time, state: None });
 //! let device = Device::Cpu;
 //! let (net, params) = Params::initialise(Noise::new(0), DType::F32, &device, |b| config.build(b, &[2]))?;
 //! let (x, t) = (Tensor::zeros((5, 2), DType::F32, &device)?, Tensor::ones(5, DType::F32, &device)?);
@@ -40,7 +40,7 @@ pub use builder::{Builder, Init};
 pub use config::NetConfig;
 pub use embedding::TimeFeatures;
 pub use error::{Error, Result, WeightsMismatch};
-pub use mlp::{Mlp, MlpConfig};
+pub use mlp::{Mlp, MlpConfig, StateFeatures};
 pub use params::{Params, Weights, count_parameters};
 pub use rezero::{Rezero, RezeroConfig};
 pub use unet::{Resampling, Unet, UnetConfig, UpAttention};

@@ -4,10 +4,14 @@
 //! h₁ = A x + e(t)        h_{i+1} = W_i SiLU(h_i) + b_i        output = W SiLU(h_n) + b
 //! ```
 //!
-//! e(t) is a two-layer network on the features of the time.
+//! e(t) is a two-layer network on the features of the time. With Fourier features of the state, x is followed by `sin 2πΩx` and
+//! `cos 2πΩx`, Ω random and fixed: without them a network of the plane learns sharp edges very slowly.
 //!
-//! Reference: Zhang, Chen 2021, arXiv 2110.07579, appendix (the networks of the two-dimensional data sets).
+//! Reference: Zhang, Chen 2021, arXiv 2110.07579, appendix (the networks of the two-dimensional data sets);
+//! Tancik et al. 2020, arXiv 2006.10739, Eq. (5), for the features of the state.
 //! Differs: the frequencies are those of [`TimeFeatures`], with no learned phases; SiLU in the place of GELU.
+
+use std::f64::consts::TAU;
 
 use candle_core::Tensor;
 use sde_core::{Model, Pass, Prediction};
@@ -15,7 +19,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::embedding::{TimeEmbedding, TimeFeatures};
 use crate::layers::Linear;
-use crate::{Builder, Error, Result, ops, points};
+use crate::{Builder, Error, Init, Result, ops, points};
+
+/// Random Fourier features of the state.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateFeatures {
+    /// The number of frequencies, each a sine and a cosine.
+    pub count: usize,
+    /// Their standard deviation, in cycles per unit of the state.
+    pub std: f64,
+}
 
 /// A fully connected network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +44,8 @@ pub struct MlpConfig {
     pub time_dim: usize,
     /// The features of the time.
     pub time: TimeFeatures,
+    /// Fourier features of the state, beside the state itself; none if absent.
+    pub state: Option<StateFeatures>,
 }
 
 /// The network of a [`MlpConfig`].
@@ -37,6 +53,8 @@ pub struct MlpConfig {
 pub struct Mlp {
     prediction: Prediction,
     time: TimeEmbedding,
+    /// Ωᵀ, `[D, count]`.
+    frequencies: Option<Tensor>,
     layers: Vec<Linear>,
 }
 
@@ -55,20 +73,29 @@ impl Mlp {
             ));
         };
         let time = TimeEmbedding::new(&b.pp("time"), &config.time, config.time_dim, first)?;
+        let frequencies = config
+            .state
+            .map(|state| b.buffer(&[dim, state.count], "frequencies", Init::Normal { std: state.std }))
+            .transpose()?;
+        let inputs = dim + 2 * config.state.map_or(0, |state| state.count);
         let widths: Vec<usize> =
-            [dim].into_iter().chain(config.hidden.iter().copied()).chain([dim]).collect();
+            [inputs].into_iter().chain(config.hidden.iter().copied()).chain([dim]).collect();
         let layers = widths
             .iter()
             .zip(widths.iter().skip(1))
             .enumerate()
             .map(|(i, (&inputs, &outputs))| Linear::new(&b.pp("layer").pp(i), inputs, outputs, 1.0))
             .collect::<Result<_>>()?;
-        Ok(Self { prediction: config.prediction, time, layers })
+        Ok(Self { prediction: config.prediction, time, frequencies, layers })
     }
 
     fn output(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
         points::unconditional(pass)?;
         let mut hidden = x.flatten_from(1)?;
+        if let Some(frequencies) = &self.frequencies {
+            let phases = (hidden.matmul(frequencies)? * TAU)?;
+            hidden = Tensor::cat(&[&hidden, &phases.sin()?, &phases.cos()?], 1)?;
+        }
         for (i, layer) in self.layers.iter().enumerate() {
             hidden = match i {
                 0 => (layer.forward(&hidden)? + self.time.forward(t)?)?,

@@ -63,7 +63,7 @@ fn tiny_unet() -> UnetConfig {
 /// Every kind of network, small, with the shape of its samples.
 fn small() -> Vec<(NetConfig, Vec<usize>)> {
     let prediction = Prediction::Score;
-    let mlp = MlpConfig { prediction, hidden: vec![12, 9], time_dim: 6, time: sinusoidal() };
+    let mlp = MlpConfig { prediction, hidden: vec![12, 9], time_dim: 6, time: sinusoidal(), state: None };
     let rezero = RezeroConfig { prediction, width: 10, layers: 3, time_dim: 6, time: fourier() };
     let pooled = UnetConfig {
         resampling: Resampling::Pool,
@@ -347,7 +347,13 @@ fn impossible_configurations_are_refused() {
     for shape in [&[4, 4][..], &[0, 4, 4], &[1, 0, 4], &[1, 4, 4, 4]] {
         assert!(count_parameters(|b| Unet::new(b, &base(), shape)).is_err());
     }
-    let mlp = |hidden| MlpConfig { prediction: Prediction::Data, hidden, time_dim: 4, time: fourier() };
+    let mlp = |hidden| MlpConfig {
+        prediction: Prediction::Data,
+        hidden,
+        time_dim: 4,
+        time: fourier(),
+        state: None,
+    };
     for config in [mlp(vec![]), mlp(vec![3, 0])] {
         assert!(count_parameters(|b| NetConfig::Mlp(config).build(b, &[2])).is_err());
     }

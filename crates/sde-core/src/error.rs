@@ -5,7 +5,7 @@
 #[non_exhaustive]
 pub enum Error {
     /// A parameter outside its range.
-    #[error("{what} must lie in [{low}, {high}]: got {found}")]
+    #[error("{what} must lie in [{}, {}]: got {}", Short(*.low), Short(*.high), Short(*.found))]
     Range {
         /// The parameter's name.
         what: &'static str,
@@ -66,6 +66,19 @@ pub enum Error {
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+}
+
+/// A number as one would write it: the largest and smallest ones with an exponent, not with 309 digits.
+struct Short(f64);
+
+impl std::fmt::Display for Short {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let size = self.0.abs();
+        if size != 0.0 && !(1e-6..1e12).contains(&size) && size.is_finite() {
+            return write!(f, "{:e}", self.0);
+        }
+        write!(f, "{}", self.0)
+    }
 }
 
 impl Error {

@@ -266,6 +266,14 @@ pub struct Recorded(pub Tensor);
 
 impl NormalSource for Recorded {
     fn normal(&self, step: usize, like: &Tensor) -> Result<Tensor> {
+        let recorded = self.0.dims().first().copied().unwrap_or(0);
+        if step >= recorded {
+            return Err(crate::Error::Mismatch {
+                what: "recorded noise",
+                expected: format!("step {step}"),
+                found: format!("{recorded} steps"),
+            });
+        }
         let row = self.0.get(step)?;
         if row.dims() != like.dims() {
             return Err(crate::Error::Mismatch {

@@ -32,19 +32,14 @@ impl Divergence {
     /// Each has the shape of `like`, `[B, …]`.
     ///
     /// # Errors
-    /// [`Error::Range`] for no probes, or uniform ones (which are not centred).
+    /// A range error for no probes, or uniform ones (which are not centred).
     pub fn probes(&self, noise: &BatchNoise, like: &Tensor) -> Result<Vec<Tensor>> {
         match *self {
             Self::Exact => unit_vectors(like),
-            Self::Hutchinson { law: Law::Uniform, .. } => Err(Error::Range {
-                what: "variance of the probes' law",
-                found: 1.0 / 12.0,
-                low: 1.0,
-                high: 1.0,
-            }),
-            Self::Hutchinson { probes: 0, .. } => {
-                Err(Error::Range { what: "number of probes", found: 0.0, low: 1.0, high: f64::MAX })
+            Self::Hutchinson { law: Law::Uniform, .. } => {
+                Err(range("variance of the probes' law", 1.0 / 12.0, 1.0, 1.0))
             }
+            Self::Hutchinson { probes: 0, .. } => Err(range("number of probes", 0.0, 1.0, f64::MAX)),
             Self::Hutchinson { law, probes } => (0..probes)
                 .map(|k| {
                     let (dims, dtype, device) = (&like.dims()[1..], like.dtype(), like.device());
@@ -79,6 +74,10 @@ impl Divergence {
         };
         Ok((value, divergence))
     }
+}
+
+fn range(what: &'static str, found: f64, low: f64, high: f64) -> Error {
+    sde_core::Error::Range { what, found, low, high }.into()
 }
 
 fn unit_vectors(like: &Tensor) -> Result<Vec<Tensor>> {

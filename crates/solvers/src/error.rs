@@ -18,18 +18,6 @@ pub enum Error {
         /// The way out.
         hint: &'static str,
     },
-    /// A sampler was given a parameter outside its range.
-    #[error("{what} must lie in [{low}, {high}]: got {found}")]
-    Range {
-        /// The parameter.
-        what: &'static str,
-        /// The value found.
-        found: f64,
-        /// Smallest value allowed.
-        low: f64,
-        /// Largest value allowed.
-        high: f64,
-    },
     /// A coefficient came out infinite or NaN.
     #[error("a coefficient of {sampler} is not finite on the step from t = {from} to t = {to}: {hint}")]
     Coefficient {
@@ -64,5 +52,6 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 pub(crate) fn in_range(what: &'static str, found: f64, low: f64, high: f64) -> Result<f64> {
-    if found >= low && found <= high { Ok(found) } else { Err(Error::Range { what, found, low, high }) }
+    let refused = sde_core::Error::Range { what, found, low, high };
+    if found >= low && found <= high { Ok(found) } else { Err(refused.into()) }
 }

@@ -169,7 +169,11 @@ fn parameters_out_of_range_are_errors() {
     let bad: [&dyn Multistep; 3] =
         [&Ddim { eta: 1.5, form: Form::Noise }, &Tab { degree: 4 }, &StochasticDdim { lambda: -1.0 }];
     for rule in bad {
-        assert!(matches!(rule.table(&Vp::STANDARD, &grid), Err(Error::Range { .. })), "{}", rule.name());
+        assert!(
+            matches!(rule.table(&Vp::STANDARD, &grid), Err(Error::Core(CoreError::Range { .. }))),
+            "{}",
+            rule.name()
+        );
     }
     let rotating = support::rotating::Rotating { omega: 1.0 };
     let refused = StochasticDdim { lambda: 0.5 }.table(&rotating, &grid);

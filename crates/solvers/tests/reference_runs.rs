@@ -150,7 +150,10 @@ fn outcomes_say_what_happened_and_keep_the_partial_result() {
     let solution = Adaptive::new(1e-6, 1e-6).integrate(&nan, &y, 0.0, 1.0).expect("a solve");
     assert_eq!(solution.reports[0].outcome, Outcome::NonFinite);
     assert!(solution.reports[0].t <= 0.4 && solution.reports[0].t > 0.2);
-    assert!(matches!(Adaptive::new(-1.0, 0.0).integrate(&nan, &y, 0.0, 1.0), Err(Error::Range { .. })));
+    assert!(matches!(
+        Adaptive::new(-1.0, 0.0).integrate(&nan, &y, 0.0, 1.0),
+        Err(Error::Core(sde_core::Error::Range { .. }))
+    ));
     assert!(Adaptive::new(1e-5, 1e-5).integrate(&nan, &y, 0.0, f64::INFINITY).is_err());
 }
 

@@ -19,6 +19,8 @@ pub(crate) fn create(path: &Path, contents: &[u8]) -> Result<()> {
 /// Forces the names in a directory to the disk; a no-op where a directory cannot be opened as a file.
 pub(crate) fn sync_directory(path: &Path) -> Result<()> {
     if cfg!(unix) {
+        // The parent of a bare name is empty: it is the working directory.
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         File::open(path).and_then(|dir| dir.sync_all()).map_err(Error::io("force to disk", path))?;
     }
     Ok(())

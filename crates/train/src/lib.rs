@@ -19,7 +19,7 @@
 //! # let directory = tempfile::tempdir().expect("a temporary directory");
 //! # let root = directory.path();
 //! let time = TimeFeatures::Fourier { std: 1.0, log: false, time_scale: 1.0, time_shift: 0.0 };
-//! let net = MlpConfig { prediction: Prediction::Noise, hidden: vec![32, 32], time_dim: 16, time };
+//! let net = MlpConfig { prediction: Prediction::Noise, hidden: vec![32, 32], time_dim: 16, time, state: None };
 //! let (model, params) =
 //!     Params::initialise(Noise::new(0), DType::F32, &Device::Cpu, |b| NetConfig::Mlp(net).build(b, &[2]))?;
 //! let config = TrainConfig {

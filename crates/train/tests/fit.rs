@@ -55,8 +55,13 @@ fn points(split: Split) -> Arc<dyn Dataset> {
 
 fn small_net() -> Result<(Box<dyn Model + Send + Sync>, Params)> {
     let time = TimeFeatures::Fourier { std: 1.0, log: false, time_scale: 1.0, time_shift: 0.0 };
-    let net =
-        NetConfig::Mlp(MlpConfig { prediction: Prediction::Noise, hidden: vec![16, 16], time_dim: 8, time });
+    let net = NetConfig::Mlp(MlpConfig {
+        prediction: Prediction::Noise,
+        hidden: vec![16, 16],
+        time_dim: 8,
+        time,
+        state: None,
+    });
     Ok(Params::initialise(Noise::new(SEED), DType::F32, &Device::Cpu, |b| net.build(b, &[2]))?)
 }
 
@@ -212,7 +217,8 @@ fn another_seed_or_configuration_or_network_is_refused_and_changes_nothing() -> 
         assert!(matches!(state.restore(&saved, &other), Err(Error::Resume { .. })));
     }
     let time = TimeFeatures::Fourier { std: 1.0, log: false, time_scale: 1.0, time_shift: 0.0 };
-    let wider = MlpConfig { prediction: Prediction::Noise, hidden: vec![16, 17], time_dim: 8, time };
+    let wider =
+        MlpConfig { prediction: Prediction::Noise, hidden: vec![16, 17], time_dim: 8, time, state: None };
     let build = |b: &sde_nets::Builder| NetConfig::Mlp(wider).build(b, &[2]);
     let (_, wider) = Params::initialise(Noise::new(SEED), DType::F32, &Device::Cpu, build)?;
     let mut other = State::new(&config(), &wider)?;
@@ -382,7 +388,13 @@ fn an_unused_parameter_is_named() -> Result<()> {
     let root = tempfile::tempdir().expect("a temporary directory");
     let mut run = RunDir::create_at(&root.path().join("run"), "", &BTreeMap::new())?;
     let time = TimeFeatures::Fourier { std: 1.0, log: false, time_scale: 1.0, time_shift: 0.0 };
-    let net = NetConfig::Mlp(MlpConfig { prediction: Prediction::Noise, hidden: vec![4], time_dim: 4, time });
+    let net = NetConfig::Mlp(MlpConfig {
+        prediction: Prediction::Noise,
+        hidden: vec![4],
+        time_dim: 4,
+        time,
+        state: None,
+    });
     let build = |b: &sde_nets::Builder| {
         b.get(&[3], "unused", sde_nets::Init::Constant(0.0))?;
         net.build(b, &[2])

@@ -4,11 +4,13 @@ use candle_core::Tensor;
 use sde_core::{Model, Pass, Prediction};
 use sde_nets::{Builder, Init, Result, ops};
 
+/// The network, for points of the plane.
 pub struct Net {
     layers: Vec<(Tensor, Tensor)>,
 }
 
 impl Net {
+    /// The network on the tensors of `b`.
     pub fn new(b: &Builder) -> Result<Self> {
         let layer = |(i, [inputs, outputs]): (usize, [usize; 2])| {
             let weight = b.pp(i).get(&[outputs, inputs], "weight", Init::FanAverage { scale: 1.0 })?;

@@ -2,8 +2,10 @@
 
 use sde_core::{ScalarSde, Span};
 
+/// The process with a constant rate.
 #[derive(Clone, Copy)]
 pub struct OrnsteinUhlenbeck {
+    /// β.
     pub beta: f64,
 }
 
@@ -25,5 +27,18 @@ impl ScalarSde for OrnsteinUhlenbeck {
     }
     fn t_of_rho(&self, rho: f64) -> f64 {
         (rho * rho).ln_1p() / self.beta
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_satisfies_its_identities() -> sde_core::Result<()> {
+        let times = [1e-3, 0.1, 0.4, 0.7, 1.0];
+        let defects = sde_core::check_process(&OrnsteinUhlenbeck { beta: 10.0 }, &times)?;
+        assert!(defects.largest() < 1e-7, "{defects:?}");
+        Ok(())
     }
 }

@@ -9,6 +9,7 @@
 use sde_core::{LinearSde, Op, Prediction, TimeGrid};
 use sde_solvers::{Multistep, Result, Table, Update};
 
+/// The rule; two evaluations a step of the grid.
 pub struct Midpoint;
 
 impl Multistep for Midpoint {
@@ -34,5 +35,30 @@ impl Multistep for Midpoint {
             updates.push(row(middle, to, vec![ddim(to, from)?, undo]));
         }
         Ok(Table { of: Prediction::Noise, updates })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor};
+    use sde_core::noise::{BatchNoise, Noise};
+    use sde_core::{OracleField, oracle::Mixture};
+
+    use super::*;
+    use crate::process::OrnsteinUhlenbeck;
+
+    #[test]
+    fn the_sampler_is_of_second_order() -> Result<()> {
+        let (sde, data) = (OrnsteinUhlenbeck { beta: 10.0 }, Mixture::diagonal(vec![0.7], vec![0.25])?);
+        let exact = data.flow(&sde, 0.6, 0.1, &[1.3])?[0];
+        let error = |steps| -> Result<f64> {
+            let table = Midpoint.table(&sde, &TimeGrid::uniform(0.6, 0.1, steps)?)?;
+            let (x, noise) = (Tensor::new(&[[1.3]], &Device::Cpu)?, BatchNoise::new(Noise::new(0), 0, [0]));
+            let end = table.sample(&sde, &OracleField::noise(&data, &sde), &x, &noise)?.x;
+            Ok((end.flatten_all()?.to_vec1::<f64>()?[0] - exact).abs())
+        };
+        let order = (error(50)? / error(100)?).log2();
+        assert!((order - 2.0).abs() < 0.1, "order {order}");
+        Ok(())
     }
 }

@@ -12,6 +12,7 @@ use sde_train::{Adam, AdamConfig, AdamKind, Gradients, Result};
 const STEPS: u32 = 2000;
 const BATCH: usize = 256;
 
+/// Trains `model`, whose parameters are `params`.
 pub fn train(
     model: &dyn Model,
     params: &Params,

@@ -1,11 +1,14 @@
 //! `train`: a preset to a run.
 
+mod existing;
+
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use candle_core::{DType, Device};
 use indicatif::ProgressBar;
 use sde_core::LinearSde;
@@ -28,7 +31,7 @@ use crate::exit::Failure;
 use crate::output::{Output, save_record};
 use crate::plot;
 use crate::provenance::{device_name, provenance, revision};
-use crate::run::{Network, ROOT, Run, locate};
+use crate::run::{Network, ROOT, Run};
 use crate::sampling::Recipe;
 use crate::signals;
 
@@ -44,7 +47,7 @@ pub fn run(args: &Train, output: Output) -> Result<()> {
 
 /// Trains, and returns the run's directory, a summary and a record.
 pub fn fit_preset(args: &Train, output: Output) -> Result<(PathBuf, String, Value)> {
-    let existing = if args.resume { Some(existing_run(args)?) } else { None };
+    let existing = if args.resume { Some(existing::find(args)?) } else { None };
     let mut source = match &existing {
         Some(path) => Source::read(&path.join("config.toml"))?,
         None => Source::find(&args.preset)?,
@@ -53,7 +56,7 @@ pub fn fit_preset(args: &Train, output: Output) -> Result<(PathBuf, String, Valu
     let preset: Preset = source.parse()?;
     preset.train.check()?;
     if let Some(path) = &existing {
-        require_same(path, &preset)?;
+        existing::require_same(path, &preset)?;
     }
     let text = toml::to_string(&preset)?;
     if args.dry_run {
@@ -66,7 +69,7 @@ pub fn fit_preset(args: &Train, output: Output) -> Result<(PathBuf, String, Valu
     let device = device::select(&args.device.name, output)?;
     let seed = match (args.seed, &existing) {
         (Some(seed), _) => seed,
-        (None, Some(path)) => seed_of(path)?,
+        (None, Some(path)) => existing::seed_of(path)?,
         (None, None) => 0,
     };
     // What is wrong with data or network is found before there is a directory.
@@ -74,12 +77,7 @@ pub fn fit_preset(args: &Train, output: Output) -> Result<(PathBuf, String, Valu
     let provenance = flat(&provenance(&device), seed);
     let mut directory = match (&existing, &args.out) {
         (Some(path), _) => RunDir::open(path)?,
-        (None, Some(path)) => {
-            // A bare name has an empty parent, which cannot be forced to the disk.
-            let bare = path.parent().is_some_and(|parent| parent.as_os_str().is_empty());
-            let path = if bare { Path::new(".").join(path) } else { path.clone() };
-            RunDir::create_at(&path, &text, &provenance).map_err(|error| occupied(&path, error))?
-        }
+        (None, Some(path)) => create_at(path, &text, &provenance)?,
         (None, None) => RunDir::create(Path::new(ROOT), &preset.name, &text, &provenance)?,
     };
     let path = directory.path().to_owned();
@@ -87,87 +85,23 @@ pub fn fit_preset(args: &Train, output: Output) -> Result<(PathBuf, String, Valu
     Ok((path, summary, record))
 }
 
-/// The run that `--resume` means.
-fn existing_run(args: &Train) -> Result<PathBuf> {
-    let Preset { name, .. } = Source::find(&args.preset)?.parse()?;
-    if let Some(path) = &args.out {
-        let path = locate(Some(path))?;
-        let Preset { name: found, .. } = Source::read(&path.join("config.toml"))?.parse()?;
-        if found != name {
-            let text = format!("{}: this is a run of {found}, not of {name}", path.display());
-            return Err(Failure::Config(text).into());
-        }
-        return Ok(path);
-    }
-    let suffix = format!("-{name}");
-    let none = || Failure::Usage(format!("there is no run of {name} under {ROOT}/; name one with --out"));
-    if !Path::new(ROOT).is_dir() {
-        return Err(none().into());
-    }
-    let entries = std::fs::read_dir(ROOT).with_context(|| format!("cannot read {ROOT}"))?;
-    let named = entries.flatten().map(|entry| entry.path()).filter(|path| {
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        let numbered = name.strip_suffix(&suffix).is_some_and(|number| number.parse::<u32>().is_ok());
-        numbered && path.join("config.toml").is_file()
-    });
-    named.max().ok_or_else(|| none().into())
-}
-
-/// The seed that a run was started with.
-fn seed_of(run: &Path) -> Result<u64> {
-    let file = run.join("provenance.json");
-    let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    let seed = serde_json::from_str::<BTreeMap<String, String>>(&text)
-        .ok()
-        .and_then(|map| map.get("seed")?.parse().ok());
-    seed.ok_or_else(|| {
-        let text = format!("{}: expected the seed of the run; name it with --seed", file.display());
-        Failure::Data(text).into()
-    })
-}
-
-/// Refuses to go on with other settings than a run was started with, where they bear on the weights.
-fn require_same(run: &Path, preset: &Preset) -> Result<()> {
-    let file = run.join("config.toml");
-    let started: Preset = Source::read(&file)?.parse()?;
-    match difference("", &bearing(&started)?, &bearing(preset)?) {
-        None => Ok(()),
-        Some(what) => {
-            let text = format!(
-                "{}: {what}; a run keeps what its weights depend on: start a new one",
-                file.display()
-            );
-            Err(Failure::Config(text).into())
-        }
-    }
-}
-
-/// The first key at which two configurations differ, with both values.
-fn difference(at: &str, started: &Value, asked: &Value) -> Option<String> {
-    match (started, asked) {
-        (Value::Object(a), Value::Object(b)) => a.keys().chain(b.keys()).find_map(|key| {
-            let at = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
-            difference(&at, a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null))
-        }),
-        _ if started == asked => None,
-        _ => Some(format!("{at} is {started}, asked for is {asked}")),
-    }
-}
-
-/// What to say when a new run is to go where something is.
-fn occupied(path: &Path, error: sde_train::Error) -> anyhow::Error {
-    match &error {
-        sde_train::Error::Io { source, .. }
-            if source.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() =>
-        {
+/// Makes a new run in a directory that was named.
+fn create_at(path: &Path, config: &str, provenance: &BTreeMap<String, String>) -> Result<RunDir> {
+    let occupied = |error: &sde_train::Error| match error {
+        sde_train::Error::Io { source, .. } => source.kind() == ErrorKind::AlreadyExists && path.is_dir(),
+        _ => false,
+    };
+    match RunDir::create_at(path, config, provenance) {
+        Err(error) if occupied(&error) => {
             let what = if path.join("config.toml").is_file() {
                 "a run is there already; --resume goes on with it"
             } else {
                 "something is there that is no run; remove it"
             };
-            Failure::Usage(format!("{}: {what}, or name another directory", path.display())).into()
+            let text = format!("{}: {what}, or name another directory", path.display());
+            Err(Failure::Usage(text).into())
         }
-        _ => error.into(),
+        other => Ok(other?),
     }
 }
 
@@ -177,23 +111,6 @@ fn flat(record: &Value, seed: u64) -> BTreeMap<String, String> {
         map.insert(key.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned));
     }
     map
-}
-
-/// All of a configuration that bears on the weights: not how often something is logged, saved, drawn or measured.
-fn bearing(preset: &Preset) -> Result<Value> {
-    let mut neutral = preset.clone();
-    neutral.about.clear();
-    let train = &mut neutral.train;
-    (train.log_every, train.checkpoint_every, train.sample_every, train.held_out) = (1, 1, None, None);
-    train.keep = sde_train::checkpoint::Keep { last: 2, every: None };
-    let mut value = serde_json::to_value(&neutral)?;
-    for section in ["sampler", "likelihood"] {
-        value[section] = Value::Null;
-    }
-    for key in ["path", "test_path"] {
-        value["data"][key] = Value::Null;
-    }
-    Ok(value)
 }
 
 /// What a training is made of.
@@ -230,7 +147,7 @@ fn train(
 ) -> Result<(String, Value)> {
     let Parts { data, held_out, loss, model, params } = parts;
     let mut state = State::new(&preset.train, &params)?;
-    let config_sha256 = sha256(bearing(preset)?.to_string().as_bytes());
+    let config_sha256 = sha256(existing::bearing(preset)?.to_string().as_bytes());
     let origin = Origin { seed, config_sha256, code: revision() };
     let resumed = resume(directory, &mut state, &origin)?;
     for (skipped, why) in &resumed.skipped {

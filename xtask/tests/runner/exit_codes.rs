@@ -238,6 +238,9 @@ fn a_run_goes_on_only_as_what_it_was_started_as() {
         .call("train checkerboard --resume --out run")
         .fails(CONFIG, &["run of digits, not of checkerboard"]);
     place.call("train digits --out run").fails(USAGE, &["a run is there already", "--resume"]);
+    place.write("taken/checkpoints/notes.txt", "not a run");
+    place.call("train digits --out taken").fails(USAGE, &["taken: something is there that is no run"]);
+    assert_eq!(place.text("taken/checkpoints/notes.txt"), "not a run");
     // How often it is logged, saved and measured is free.
     place.run(
         "train digits --resume --out run --steps 8 --set train.log_every=2 --set train.checkpoint_every=8",
