@@ -18,7 +18,7 @@ use sde_core::{Model, Pass, Prediction};
 use serde::{Deserialize, Serialize};
 
 use crate::embedding::{TimeEmbedding, TimeFeatures};
-use crate::layers::Linear;
+use crate::layers::{Linear, matmul_by_rows};
 use crate::{Builder, Error, Init, Result, ops, points};
 
 /// Random Fourier features of the state.
@@ -93,7 +93,7 @@ impl Mlp {
         points::unconditional(pass)?;
         let mut hidden = x.flatten_from(1)?;
         if let Some(frequencies) = &self.frequencies {
-            let phases = (hidden.matmul(frequencies)? * TAU)?;
+            let phases = (matmul_by_rows(&hidden, frequencies)? * TAU)?;
             hidden = Tensor::cat(&[&hidden, &phases.sin()?, &phases.cos()?], 1)?;
         }
         for (i, layer) in self.layers.iter().enumerate() {
