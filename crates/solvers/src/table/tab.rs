@@ -83,7 +83,7 @@ fn weighted_factors(sde: &dyn LinearSde, from: f64, to: f64) -> Result<Vec<(f64,
 
 impl Multistep for Tab {
     fn name(&self) -> &'static str {
-        "tab"
+        ["tab0", "tab1", "tab2", "tab3"].get(self.degree).copied().unwrap_or("tab")
     }
 
     fn table(&self, sde: &dyn LinearSde, grid: &TimeGrid) -> Result<Table> {
