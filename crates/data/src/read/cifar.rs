@@ -54,7 +54,7 @@ pub fn read_cifar10(directory: &Path, split: Split, allow_partial: bool) -> Resu
                 "the binary version's files, any number of records each".into()
             } else {
                 format!(
-                    "there are only {} of {} files; allow partial data to do without",
+                    "there are only {} of {} files; `allow_partial = true` does without",
                     there.len(),
                     there.len() + missing.len()
                 )
