@@ -1,31 +1,23 @@
 //! Two-dimensional convolution (cross-correlation), and its two gradients.
 //!
-//! `y[b,o,p] = bias[b,o] + Σ_{c,i,j} w[o,c,i,j] x[b,c,p·stride + (i,j) − padding]`. With U the patch matrix
-//! of x ([`super::patches`]) and W the weights as a matrix,
+//! `y[b,o,p] = bias[b,o] + Σ_{c,i,j} w[o,c,i,j] x[b,c,p·stride + (i,j) − padding]`.
 //!
-//! ```text
-//! y = W U(x)        x̄ = Uᵀ(Wᵀ ȳ)        W̄ = ȳ U(x)ᵀ
-//! ```
-//!
-//! Convolution is bilinear in (x, w), so the three are closed under differentiation: the derivative of each
-//! is made of the other two. All three are operators on the tape, so derivatives of any order are right. The
+//! Convolution is bilinear in (x, w), so it and its two gradients are closed under differentiation: the derivative
+//! of each is made of the other two. All three are operators on the tape, so derivatives of any order are right. The
 //! gradient with respect to x exists for any number of channels.
 //!
-//! Samples are grouped so that a matrix product has about [`COLUMNS`] columns; the groups depend on shapes
-//! alone, and the weight gradient adds a fixed number of partial sums in a fixed order.
+//! On the CPU each is computed by products with patches ([`im2col`]) or at the points of a polynomial
+//! ([`winograd`]), by [`Algorithm::of`]; both in blocks that depend on shapes alone.
 
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Shape, Tensor};
-use rayon::prelude::*;
+mod im2col;
+mod tiles;
+mod winograd;
 
-use super::kernel::{Matrix, Real, for_real, has_kernels, product, values};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, DType, Layout, Shape, Tensor};
+
+use super::kernel::{Real, for_real, has_kernels, values};
 use super::patches::Geometry;
 use crate::{Error, Result};
-
-/// Columns of the patch matrix that one matrix product aims at.
-const COLUMNS: usize = 512;
-
-/// The number of partial sums of the weight gradient, which bounds its parallelism.
-const PARTS: usize = 16;
 
 /// Stride and zero padding of a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,7 +213,8 @@ impl CustomOp2 for InputGradient {
     ) -> CandleResult<(CpuStorage, Shape)> {
         let Geometry { channels, height, width, .. } = self.geometry;
         let dims = grad_layout.dims();
-        let x = for_real!(grad, T => self.run::<T>(values(grad, grad_layout)?, values(w, w_layout)?, dims))?;
+        let x =
+            for_real!(grad, T => self.run::<T>(values(grad, grad_layout)?, values(w, w_layout)?, dims[1]))?;
         Ok((x, Shape::from((dims[0], channels, height, width))))
     }
 
@@ -253,7 +246,7 @@ impl CustomOp2 for WeightGradient {
     ) -> CandleResult<(CpuStorage, Shape)> {
         let Geometry { channels, kernel: [kh, kw], .. } = self.geometry;
         let dims = grad_layout.dims();
-        let w = for_real!(x, T => self.run::<T>(values(x, x_layout)?, values(grad, grad_layout)?, dims))?;
+        let w = for_real!(x, T => self.run::<T>(values(x, x_layout)?, values(grad, grad_layout)?, dims[1]))?;
         Ok((w, Shape::from((dims[1], channels, kh, kw))))
     }
 
@@ -271,11 +264,6 @@ impl CustomOp2 for WeightGradient {
     }
 }
 
-/// How many samples one matrix product takes.
-fn group(positions: usize, batch: usize) -> usize {
-    (COLUMNS / positions.max(1)).clamp(1, batch.max(1))
-}
-
 impl Conv {
     fn output_shape(&self, x: &Layout, w: &Layout) -> CandleResult<Shape> {
         let [height, width] = self.geometry.output()?;
@@ -283,157 +271,52 @@ impl Conv {
     }
 
     fn run<T: Real>(&self, x: &[T], w: &[T], bias: Option<&[T]>, filters: usize) -> CandleResult<Vec<T>> {
-        let (geometry, output) = (self.geometry, self.geometry.output()?);
-        let batch = x.len() / geometry.sample_len().max(1);
-        let (positions, taps) = (output[0] * output[1], geometry.taps());
-        let samples = group(positions, batch);
-        let mut y = vec![T::zero(); batch * filters * positions];
-        let chunk = (samples * filters * positions).max(1);
-        let inputs = x.par_chunks((samples * geometry.sample_len()).max(1)).enumerate();
-        y.par_chunks_mut(chunk).zip(inputs).for_each_init(
-            || [vec![T::zero(); taps * samples * positions], vec![T::zero(); chunk]],
-            |[patches, result], (y, (index, x))| {
-                let columns = y.len() / filters;
-                let (patches, result) = (&mut patches[..taps * columns], &mut result[..y.len()]);
-                geometry.unfold(x, output, patches);
-                let size = (filters, taps, columns);
-                product(result, size, Matrix::rows(w, taps), Matrix::rows(patches, columns), false);
-                scatter(result, y, filters, positions);
-                if let Some(bias) = bias {
-                    let first = if bias.len() == filters { 0 } else { index * samples * filters };
-                    add_bias(y, bias[first..].iter().cycle(), positions);
-                }
-            },
-        );
-        Ok(y)
+        let geometry = &self.geometry;
+        match Algorithm::of::<T>(geometry, filters) {
+            Algorithm::Winograd => Ok(winograd::forward(geometry, x, w, bias, filters)),
+            Algorithm::Im2col => im2col::forward(geometry, x, w, bias, filters),
+        }
     }
 }
 
 impl InputGradient {
-    fn run<T: Real>(&self, grad: &[T], w: &[T], grad_dims: &[usize]) -> CandleResult<Vec<T>> {
-        let (batch, filters) = (grad_dims[0], grad_dims[1]);
-        match self.geometry.adjoint(filters)? {
-            Some(geometry) => {
-                Conv { geometry }.run(grad, &self.flipped(w, filters), None, self.geometry.channels)
-            }
-            None => self.run_by_folding(grad, w, batch, filters),
+    fn run<T: Real>(&self, grad: &[T], w: &[T], filters: usize) -> CandleResult<Vec<T>> {
+        let geometry = &self.geometry;
+        match Algorithm::of::<T>(geometry, filters) {
+            Algorithm::Winograd => Ok(winograd::input_gradient(geometry, grad, w, filters)),
+            Algorithm::Im2col => im2col::input_gradient(geometry, grad, w, filters),
         }
-    }
-
-    /// The weights of the convolution that is the adjoint at stride 1: turned by 180°, inputs and outputs
-    /// exchanged.
-    fn flipped<T: Copy>(&self, w: &[T], filters: usize) -> Vec<T> {
-        let (taps, area) = (self.geometry.taps(), self.geometry.kernel[0] * self.geometry.kernel[1]);
-        let kernel = |c: usize, o: usize| w[o * taps + c * area..][..area].iter().rev().copied();
-        (0..self.geometry.channels).flat_map(|c| (0..filters).flat_map(move |o| kernel(c, o))).collect()
-    }
-
-    fn run_by_folding<T: Real>(
-        &self,
-        grad: &[T],
-        w: &[T],
-        batch: usize,
-        filters: usize,
-    ) -> CandleResult<Vec<T>> {
-        let (geometry, output) = (self.geometry, self.geometry.output()?);
-        let (positions, taps) = (output[0] * output[1], geometry.taps());
-        let samples = group(positions, batch);
-        let mut x = vec![T::zero(); batch * geometry.sample_len()];
-        let chunk = (samples * geometry.sample_len()).max(1);
-        let gradients = grad.par_chunks((samples * filters * positions).max(1));
-        x.par_chunks_mut(chunk).zip(gradients).for_each_init(
-            || [taps, filters].map(|rows| vec![T::zero(); rows * samples * positions]),
-            |[patches, rows], (x, grad)| {
-                let columns = grad.len() / filters;
-                let (patches, rows) = (&mut patches[..taps * columns], &mut rows[..grad.len()]);
-                gather(grad, rows, filters, positions);
-                let size = (taps, filters, columns);
-                let weights = Matrix::rows(w, taps).transposed();
-                product(patches, size, weights, Matrix::rows(rows, columns), false);
-                geometry.fold(patches, output, x);
-            },
-        );
-        Ok(x)
     }
 }
 
 impl WeightGradient {
-    fn run<T: Real>(&self, x: &[T], grad: &[T], grad_dims: &[usize]) -> CandleResult<Vec<T>> {
-        let (geometry, output) = (self.geometry, self.geometry.output()?);
-        let (batch, filters) = (grad_dims[0], grad_dims[1]);
-        let (positions, taps) = (output[0] * output[1], geometry.taps());
-        let samples = group(positions, batch);
-        // Whole groups a part, as even as they go.
-        let part = batch.div_ceil(samples).div_ceil(PARTS).max(1) * samples;
-        let [x_len, grad_len] = [geometry.sample_len(), filters * positions].map(|len| len.max(1));
-        let parts: Vec<Vec<T>> = x
-            .par_chunks(part * x_len)
-            .zip(grad.par_chunks(part * grad_len))
-            .map(|(x, grad)| {
-                // The transpose of the gradient: with it, no factor of the product is transposed.
-                let mut sum = vec![T::zero(); taps * filters];
-                let [mut patches, mut rows] =
-                    [taps, filters].map(|rows| vec![T::zero(); rows * samples * positions]);
-                for (x, grad) in x.chunks(samples * x_len).zip(grad.chunks(samples * grad_len)) {
-                    let columns = grad.len() / filters;
-                    let (patches, rows) = (&mut patches[..taps * columns], &mut rows[..grad.len()]);
-                    geometry.unfold(x, output, patches);
-                    transpose_samples(grad, rows, filters, positions);
-                    let size = (taps, columns, filters);
-                    product(
-                        &mut sum,
-                        size,
-                        Matrix::rows(patches, columns),
-                        Matrix::rows(rows, filters),
-                        true,
-                    );
-                }
-                sum
-            })
-            .collect();
-        let mut w = vec![T::zero(); filters * taps];
-        for part in parts {
-            for (tap, row) in part.chunks_exact(filters).enumerate() {
-                w[tap..].iter_mut().step_by(taps).zip(row).for_each(|(sum, &v)| *sum += v);
-            }
-        }
-        Ok(w)
-    }
-}
-
-/// From rows of channels over (sample, position) to samples of (channel, position).
-fn scatter<T: Copy>(rows: &[T], samples: &mut [T], channels: usize, positions: usize) {
-    let columns = rows.len() / channels;
-    for (s, sample) in samples.chunks_exact_mut(channels * positions).enumerate() {
-        for (to, from) in sample.chunks_exact_mut(positions).zip(rows.chunks_exact(columns)) {
-            to.copy_from_slice(&from[s * positions..][..positions]);
+    fn run<T: Real>(&self, x: &[T], grad: &[T], filters: usize) -> CandleResult<Vec<T>> {
+        let geometry = &self.geometry;
+        match Algorithm::of::<T>(geometry, filters) {
+            Algorithm::Winograd => Ok(winograd::weight_gradient(geometry, x, grad, filters)),
+            Algorithm::Im2col => im2col::weight_gradient(geometry, x, grad, filters),
         }
     }
 }
 
-/// The inverse of [`scatter`].
-fn gather<T: Copy>(samples: &[T], rows: &mut [T], channels: usize, positions: usize) {
-    let columns = samples.len() / channels;
-    for (s, sample) in samples.chunks_exact(channels * positions).enumerate() {
-        for (from, to) in sample.chunks_exact(positions).zip(rows.chunks_exact_mut(columns)) {
-            to[s * positions..][..positions].copy_from_slice(from);
-        }
-    }
+/// How a convolution is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Algorithm {
+    Im2col,
+    Winograd,
 }
 
-/// From samples of (channel, position) to samples of (position, channel).
-fn transpose_samples<T: Copy>(samples: &[T], transposed: &mut [T], channels: usize, positions: usize) {
-    let len = channels * positions;
-    for (from, to) in samples.chunks_exact(len).zip(transposed.chunks_exact_mut(len)) {
-        for (channel, plane) in from.chunks_exact(positions).enumerate() {
-            to[channel..].iter_mut().step_by(channels).zip(plane).for_each(|(to, &v)| *to = v);
+impl Algorithm {
+    /// The faster one.
+    fn of<T: Real>(geometry: &Geometry, filters: usize) -> Self {
+        let Geometry { channels, height, width, .. } = *geometry;
+        let wide = channels.min(filters) >= 16;
+        let large = height.min(width) >= 8;
+        if T::DTYPE == DType::F32 && winograd::applies(geometry) && wide && large {
+            Self::Winograd
+        } else {
+            Self::Im2col
         }
-    }
-}
-
-fn add_bias<'a, T: Real>(y: &mut [T], bias: impl Iterator<Item = &'a T>, positions: usize) {
-    for (plane, &bias) in y.chunks_exact_mut(positions).zip(bias) {
-        plane.iter_mut().for_each(|v| *v += bias);
     }
 }
 

@@ -8,6 +8,9 @@
 // The one unsafe call is the matrix product, whose library takes pointers.
 #![allow(unsafe_code)]
 
+use std::cell::RefCell;
+use std::thread::LocalKey;
+
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Tensor, WithDType};
 
 /// The number of partial sums of a reduction.
@@ -15,6 +18,9 @@ pub(super) const LANES: usize = 16;
 
 /// The number types that have kernels: f32 and f64.
 pub(super) trait Real: WithDType + std::ops::Neg<Output = Self> {
+    /// This thread's buffers that wait for their next use.
+    fn pool() -> &'static LocalKey<RefCell<Vec<Vec<Self>>>>;
+
     /// The square root.
     fn sqrt(self) -> Self;
     /// The exponential.
@@ -28,6 +34,13 @@ pub(super) trait Real: WithDType + std::ops::Neg<Output = Self> {
 }
 
 impl Real for f32 {
+    fn pool() -> &'static LocalKey<RefCell<Vec<Vec<Self>>>> {
+        thread_local! {
+            static POOL: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+        }
+        &POOL
+    }
+
     #[inline(always)]
     fn sqrt(self) -> Self {
         f32::sqrt(self)
@@ -56,6 +69,13 @@ impl Real for f32 {
 }
 
 impl Real for f64 {
+    fn pool() -> &'static LocalKey<RefCell<Vec<Vec<Self>>>> {
+        thread_local! {
+            static POOL: RefCell<Vec<Vec<f64>>> = const { RefCell::new(Vec::new()) };
+        }
+        &POOL
+    }
+
     #[inline(always)]
     fn sqrt(self) -> Self {
         f64::sqrt(self)
@@ -122,6 +142,25 @@ pub(super) fn vectorised<R>(loops: impl FnOnce() -> R) -> R {
     use std::sync::OnceLock;
     static ARCH: OnceLock<pulp::Arch> = OnceLock::new();
     ARCH.get_or_init(pulp::Arch::new).dispatch(loops)
+}
+
+/// Runs `f` on `len` values of memory that is kept for the next use; what they hold is left over from the last.
+///
+/// The buffer leaves the pool while `f` runs, so that `f` may ask for another, and so may a task that this thread takes
+/// over while `f` waits for others.
+pub(super) fn with_scratch<T: Real, R>(len: usize, f: impl FnOnce(&mut [T]) -> R) -> R {
+    let mut buffer = T::pool().with_borrow_mut(|pool| {
+        // The smallest that is large enough, or else the largest.
+        let fitting = (0..pool.len()).filter(|&i| pool[i].len() >= len).min_by_key(|&i| pool[i].len());
+        let best = fitting.or_else(|| (0..pool.len()).max_by_key(|&i| pool[i].len()));
+        best.map(|i| pool.swap_remove(i)).unwrap_or_default()
+    });
+    if buffer.len() < len {
+        buffer.resize(len, T::zero());
+    }
+    let result = f(&mut buffer[..len]);
+    T::pool().with_borrow_mut(|pool| pool.push(buffer));
+    result
 }
 
 /// The sums over `i` of `f(i)`, M at once, in [`LANES`] partial sums each.

@@ -67,7 +67,7 @@ impl Geometry {
     }
 
     /// Whether the patch matrix of one sample is the sample itself.
-    fn is_pointwise(&self) -> bool {
+    pub(super) fn is_pointwise(&self) -> bool {
         self.kernel == [1, 1] && self.stride == 1 && self.padding == [0; 4]
     }
 
