@@ -28,8 +28,7 @@ impl Linear {
 
     /// `[B, inputs]` to `[B, outputs]`. A row's result does not depend on the other rows, nor on their number.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let product = matmul_by_rows(x, &self.weight.t()?)?;
-        Ok(product.broadcast_add(&self.bias)?)
+        ops::linear(x, &self.weight, &self.bias)
     }
 }
 

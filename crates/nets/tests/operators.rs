@@ -148,6 +148,37 @@ fn pointwise_and_row_operators() -> Result<()> {
 }
 
 #[test]
+fn linear_value_and_first_derivatives() -> Result<()> {
+    for [rows, inputs, outputs] in [[3, 5, 2], [70, 3, 4], [130, 2, 1], [1, 6, 300]] {
+        let inputs = [normal(&[rows, inputs], 1)?, normal(&[outputs, inputs], 2)?, normal(&[outputs], 3)?];
+        let f = |i: &[Tensor]| ops::linear(&i[0], &i[1], &i[2]);
+        let expected = inputs[0].matmul(&inputs[1].t()?)?.broadcast_add(&inputs[2])?;
+        assert!(distance(&f(&inputs)?, &expected)? < 1e-13);
+        check_first(&format!("linear, {rows} rows"), f, &inputs)?;
+    }
+    let (x, w) = (normal(&[3, 5], 1)?, normal(&[2, 5], 2)?);
+    assert!(matches!(ops::linear(&x, &w, &normal(&[3], 3)?), Err(Error::Shape { .. })));
+    assert!(matches!(ops::linear(&x, &w.t()?, &normal(&[5], 3)?), Err(Error::Shape { .. })));
+    Ok(())
+}
+
+#[test]
+fn a_row_of_a_linear_map_does_not_depend_on_the_number_of_rows() -> Result<()> {
+    for (inputs, outputs) in [(2, 64), (130, 16), (16, 2), (128, 1), (128, 2), (64, 128), (96, 96)] {
+        let single = |t: Tensor| t.to_dtype(DType::F32);
+        let (x, w) = (single(normal(&[512, inputs], 1)?)?, single(normal(&[outputs, inputs], 2)?)?);
+        let bias = single(normal(&[outputs], 3)?)?;
+        let all = ops::linear(&x, &w, &bias)?;
+        for rows in [1, 2, 3, 8, 17, 64, 200, 300] {
+            let part = ops::linear(&x.narrow(0, 0, rows)?, &w, &bias)?;
+            let same = part.to_vec2::<f32>()? == all.narrow(0, 0, rows)?.to_vec2::<f32>()?;
+            assert!(same, "{rows} rows of {inputs} times {outputs}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn attention_value_and_first_derivatives() -> Result<()> {
     let inputs = [normal(&[2, 6, 4], 1)?, normal(&[2, 6, 4], 2)?, normal(&[2, 6, 4], 3)?];
     for heads in [1, 3] {

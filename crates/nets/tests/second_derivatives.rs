@@ -79,6 +79,8 @@ fn other_operators() -> Result<()> {
     let x = [normal(&[2, 3, 4, 4], 1)?];
     check_second("silu", |i| ops::silu(&i[0]), &x)?;
     check_second("softmax", |i| ops::softmax(&i[0]), &x)?;
+    let map = [normal(&[3, 4], 1)?, normal(&[2, 4], 2)?, normal(&[2], 3)?];
+    check_second("linear", |i| Ok(ops::linear(&i[0], &i[1], &i[2])?.sqr()?), &map)?;
     check_second("upsampling", |i| Ok(ops::upsample_nearest_2x(&i[0].sqr()?)?.sqr()?), &x)?;
     check_second("pooling", |i| Ok(ops::avg_pool_2x(&i[0].sqr()?)?.sqr()?), &x)?;
     let inputs = [normal(&[2, 6, 4], 1)?, normal(&[2, 6, 4], 2)?, normal(&[2, 6, 4], 3)?];
