@@ -18,6 +18,7 @@ mod run;
 mod sampling;
 mod signals;
 
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -30,6 +31,8 @@ use crate::output::Output;
 const STACK: usize = 1 << 28;
 
 fn main() -> ExitCode {
+    // Before there are threads.
+    sde_nets::ops::keep_freed_memory();
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -50,9 +53,11 @@ fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,hf_hub=off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let output = Output { json: cli.json };
-    let worker =
-        std::thread::Builder::new().stack_size(STACK).spawn(move || command::run(cli.command, output));
-    let result = match worker.map(|thread| thread.join()) {
+    // On a thread of the pool, so that an operator finds the others awake. Data is prepared ahead on a thread of its
+    // own with the global pool: it must not wait for this one.
+    let pool = rayon::ThreadPoolBuilder::new().stack_size(STACK).build();
+    let run = |pool: rayon::ThreadPool| pool.install(|| command::run(cli.command, output));
+    let result = match pool.map(|pool| std::panic::catch_unwind(AssertUnwindSafe(|| run(pool)))) {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => return ExitCode::from(70),
         Err(error) => Err(error.into()),

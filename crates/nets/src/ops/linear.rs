@@ -15,6 +15,9 @@ use crate::{Error, Result};
 /// Rows of a product that one task takes.
 const ROWS: usize = 64;
 
+/// Multiplications below which another thread is not worth waking.
+const WORK: usize = 1 << 23;
+
 /// Products of at most this many entries take another path in the matrix product, which sums in another order.
 const SMALL_PRODUCT: usize = 256;
 
@@ -90,7 +93,7 @@ fn by_rows<T: Real>(
     let mut y = vec![T::zero(); rows * columns];
     let block = ROWS.max(SMALL_PRODUCT / columns.max(1) + 1);
     let tasks = y.par_chunks_mut((block * columns).max(1)).zip(x.par_chunks(block * inner));
-    tasks.for_each(|(y, x)| {
+    tasks.with_min_len(WORK / (block * inner * columns).max(1) + 1).for_each(|(y, x)| {
         let rows = x.len() / inner;
         if rows * columns > SMALL_PRODUCT {
             product(y, (rows, inner, columns), Matrix::rows(x, inner), right, false);
@@ -126,7 +129,8 @@ fn backward<T: Real>(x: &Tensor, w: &Tensor, b: &Tensor, grad: &Tensor) -> Candl
             false => Vec::new(),
         };
         let mut for_w = vec![T::zero(); outputs * inputs];
-        for_w.par_chunks_mut(ROWS * inputs).enumerate().for_each(|(block, for_w)| {
+        let blocks = for_w.par_chunks_mut(ROWS * inputs).enumerate();
+        blocks.with_min_len(WORK / (ROWS * inputs * rows).max(1) + 1).for_each(|(block, for_w)| {
             let grad =
                 Matrix { values: &grad[(block * ROWS).min(grad.len())..], ..Matrix::rows(grad, outputs) };
             let size = (for_w.len() / inputs, rows, inputs);

@@ -13,7 +13,7 @@ use super::tape::second_derivatives_are_taped;
 use crate::Result;
 
 /// Values that one thread takes at a time.
-const CHUNK: usize = 1 << 14;
+const CHUNK: usize = 1 << 16;
 
 /// SiLU of every entry.
 pub fn silu(x: &Tensor) -> Result<Tensor> {
