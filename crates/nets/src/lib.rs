@@ -33,6 +33,7 @@ mod mlp;
 pub mod ops;
 mod params;
 mod points;
+mod precondition;
 mod rezero;
 mod unet;
 
@@ -42,6 +43,7 @@ pub use embedding::TimeFeatures;
 pub use error::{Error, Result, WeightsMismatch};
 pub use mlp::{Mlp, MlpConfig, StateFeatures};
 pub use params::{Params, Weights, count_parameters};
+pub use precondition::{Precondition, Preconditioned};
 pub use rezero::{Rezero, RezeroConfig};
 pub use unet::{Resampling, Unet, UnetConfig, UpAttention};
 

@@ -8,6 +8,7 @@
 mod attention;
 mod conv2d;
 mod dropout;
+mod fir;
 mod group_norm;
 mod kernel;
 mod patches;
@@ -19,6 +20,7 @@ mod tape;
 pub use attention::attention;
 pub use conv2d::{Window, conv2d};
 pub use dropout::dropout;
+pub use fir::{fir_blur, fir_down_2x, fir_up_2x};
 pub use group_norm::{GroupNormArgs, group_norm};
 pub use resample::{avg_pool_2x, upsample_nearest_2x};
 pub use silu::silu;

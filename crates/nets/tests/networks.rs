@@ -27,24 +27,6 @@ fn fourier() -> TimeFeatures {
     TimeFeatures::Fourier { std: 0.5, log: false, time_scale: 1.0, time_shift: 0.0 }
 }
 
-/// The network of the CIFAR-10 presets.
-fn ddpm(up_attention: UpAttention) -> UnetConfig {
-    UnetConfig {
-        prediction: Prediction::Noise,
-        channels: 128,
-        multipliers: vec![1, 2, 2, 2],
-        blocks: 2,
-        attention: vec![16],
-        up_attention,
-        heads: 1,
-        dropout: 0.1,
-        resampling: Resampling::Conv,
-        groups: None,
-        classes: None,
-        time: sinusoidal(),
-    }
-}
-
 fn tiny_unet() -> UnetConfig {
     UnetConfig {
         channels: 4,
@@ -56,7 +38,7 @@ fn tiny_unet() -> UnetConfig {
         groups: Some(2),
         classes: Some(3),
         time: fourier(),
-        ..ddpm(UpAttention::LastBlock)
+        ..UnetConfig::song_ddpm()
     }
 }
 
@@ -112,11 +94,20 @@ fn labels_of(config: &NetConfig, n: u32) -> Result<Option<Tensor>> {
 
 #[test]
 fn published_parameter_counts() -> Result<()> {
-    for (up_attention, expected) in
-        [(UpAttention::LastBlock, 35_218_947), (UpAttention::EveryBlock, 35_746_307)]
-    {
-        let config = NetConfig::Unet(ddpm(up_attention));
-        assert_eq!(count_parameters(|b| config.build(b, &[3, 32, 32]))?, expected);
+    for (config, expected) in [
+        (UnetConfig::song_ddpm(), 35_218_947),
+        (UnetConfig::ho_ddpm(), 35_746_307),
+        (UnetConfig::ddpmpp(4), 61_804_419),
+        (UnetConfig::ddpmpp(8), 106_632_579),
+        (UnetConfig::ncsnpp(4), 62_758_787),
+        (UnetConfig::ncsnpp(8), 107_586_947),
+        (UnetConfig::edm_ddpmpp(None), 55_733_891),
+        (UnetConfig::edm_ddpmpp(Some(10)), 55_735_299),
+        (UnetConfig::edm_ncsnpp(None), 56_397_827),
+        (UnetConfig::edm_ncsnpp(Some(10)), 56_400_643),
+    ] {
+        let config = NetConfig::Unet(config);
+        assert_eq!(count_parameters(|b| config.build(b, &[3, 32, 32]))?, expected, "{config:?}");
     }
     Ok(())
 }
@@ -223,7 +214,7 @@ fn initial_values_depend_on_seed_and_name_alone() -> Result<()> {
 
 #[test]
 fn initial_laws_are_the_published_ones() -> Result<()> {
-    let config = UnetConfig { channels: 32, groups: None, ..ddpm(UpAttention::LastBlock) };
+    let config = UnetConfig { channels: 32, pointwise_scale: None, ..UnetConfig::song_ddpm() };
     let build = |b: &Builder| Unet::new(b, &config, &[3, 32, 32]);
     let weights = Params::initialise(Noise::new(0), DType::F64, &CPU, build)?.1.to_weights()?;
     for (name, value) in weights.iter() {

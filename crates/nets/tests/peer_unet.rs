@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor, Var};
 use common::{distance, dot};
-use sde_core::{Model, Pass, Prediction};
-use sde_nets::{Builder, Params, Resampling, Result, TimeFeatures, Unet, UnetConfig, UpAttention, Weights};
+use sde_core::{Model, Pass};
+use sde_nets::{Builder, Params, Result, TimeFeatures, Unet, UnetConfig, Weights};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -87,17 +87,10 @@ fn our_name(theirs: &str, levels: usize) -> String {
 
 fn config(channels: usize, multipliers: &[usize], attention: usize) -> UnetConfig {
     UnetConfig {
-        prediction: Prediction::Noise,
         channels,
         multipliers: multipliers.to_vec(),
-        blocks: 2,
         attention: vec![attention],
-        up_attention: UpAttention::EveryBlock,
-        heads: 1,
         dropout: 0.0,
-        resampling: Resampling::Conv,
-        groups: None,
-        classes: None,
         time: TimeFeatures::Sinusoidal {
             max_period: 10_000.0,
             freq_shift: 1,
@@ -105,6 +98,7 @@ fn config(channels: usize, multipliers: &[usize], attention: usize) -> UnetConfi
             time_scale: 1.0,
             time_shift: 0.0,
         },
+        ..UnetConfig::ho_ddpm()
     }
 }
 

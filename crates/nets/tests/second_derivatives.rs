@@ -8,9 +8,9 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::{check_second, normal};
 use sde_core::noise::Noise;
-use sde_core::{Model, Pass, Prediction};
+use sde_core::{Model, Pass};
 use sde_nets::ops::{self, GroupNormArgs, Window};
-use sde_nets::{Builder, Params, Resampling, Result, TimeFeatures, Unet, UnetConfig, UpAttention, Weights};
+use sde_nets::{Builder, Params, Result, TimeFeatures, Unet, UnetConfig, Weights};
 
 const SWITCH: &str = "CANDLE_GRAD_DO_NOT_DETACH";
 
@@ -91,18 +91,15 @@ fn whole_network() -> Result<()> {
         return Ok(());
     }
     let config = UnetConfig {
-        prediction: Prediction::Noise,
         channels: 4,
         multipliers: vec![1, 2],
         blocks: 1,
         attention: vec![2],
-        up_attention: UpAttention::EveryBlock,
         heads: 2,
         dropout: 0.0,
-        resampling: Resampling::Conv,
         groups: Some(2),
-        classes: None,
         time: TimeFeatures::Fourier { std: 0.3, log: false, time_scale: 1.0, time_shift: 0.0 },
+        ..UnetConfig::ho_ddpm()
     };
     let build = |b: &Builder| Unet::new(b, &config, &[1, 4, 4]);
     let (_, params) = Params::initialise(Noise::new(1), DType::F64, &Device::Cpu, build)?;

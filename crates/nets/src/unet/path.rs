@@ -2,12 +2,15 @@
 //!
 //! The path down keeps every state: the input, the result of each block, and of each halving. The path up
 //! takes them back in reverse order, one a block, so it has one block more a level.
+//!
+//! A *pyramid* carries the image down besides: filtered by [1, 3, 3, 1] along each axis, convolved with
+//! stride 2, and added to the state, whose sum is both the next state and the next image.
 
 use candle_core::Tensor;
 use sde_core::noise::BatchNoise;
 
 use super::attention_block::AttentionBlock;
-use super::residual_block::ResidualBlock;
+use super::residual_block::{Change, ResidualBlock, sum};
 use super::{Resampling, UnetConfig, UpAttention};
 use crate::layers::Conv2d;
 use crate::ops::{GroupNormArgs, Window};
@@ -16,13 +19,16 @@ use crate::{Builder, Error, Result, ops};
 /// The published networks' ε of every normalisation.
 const EPSILON: f64 = 1e-6;
 
+/// The window of the pyramid's convolution: the filter before it has made room for it.
+const PYRAMID: Window = Window { stride: 2, padding: [0; 4] };
+
 /// Where the construction of the network stands.
 pub(super) struct Plan<'a> {
     pub config: &'a UnetConfig,
-    /// The width of the embedding of time and class.
-    pub embedding: usize,
     /// Channels of the state.
     pub channels: usize,
+    /// Channels of the image that the pyramid carries.
+    image_channels: usize,
     /// Height of the state.
     height: usize,
     /// Blocks so far: the address of the next one's dropout.
@@ -30,8 +36,8 @@ pub(super) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    pub(super) fn new(config: &'a UnetConfig, embedding: usize, height: usize) -> Self {
-        Self { config, embedding, channels: config.channels, height, site: 0 }
+    pub(super) fn new(config: &'a UnetConfig, image_channels: usize, height: usize) -> Self {
+        Self { config, channels: config.channels, image_channels, height, site: 0 }
     }
 
     /// The normalisation of `channels` channels.
@@ -45,8 +51,8 @@ impl<'a> Plan<'a> {
     }
 
     /// A block from `inputs` channels to `outputs`.
-    fn block(&mut self, b: &Builder, inputs: usize, outputs: usize) -> Result<ResidualBlock> {
-        let block = ResidualBlock::new(b, self, [inputs, outputs], self.site)?;
+    fn block(&mut self, b: &Builder, inputs: usize, outputs: usize, change: Change) -> Result<ResidualBlock> {
+        let block = ResidualBlock::new(b, self, [inputs, outputs], change, self.site)?;
         self.site += 1;
         self.channels = outputs;
         Ok(block)
@@ -81,28 +87,50 @@ impl Stage {
 enum Resample {
     Conv(Conv2d),
     Pool,
+    Block(Box<ResidualBlock>),
 }
 
 impl Resample {
-    fn new(b: &Builder, plan: &Plan<'_>, window: Window) -> Result<Self> {
+    /// From the present height to half of it.
+    fn down(b: &Builder, plan: &mut Plan<'_>) -> Result<Self> {
+        let change = Change::Down { filtered: plan.config.resampling == Resampling::BlockFir };
+        let resample = Self::new(b, plan, Window::HALVE, change)?;
+        plan.height /= 2;
+        Ok(resample)
+    }
+
+    /// From the present height to its double.
+    fn up(b: &Builder, plan: &mut Plan<'_>) -> Result<Self> {
+        let change = Change::Up { filtered: plan.config.resampling == Resampling::BlockFir };
+        let resample = Self::new(b, plan, Window::same(3), change)?;
+        plan.height *= 2;
+        Ok(resample)
+    }
+
+    fn new(b: &Builder, plan: &mut Plan<'_>, window: Window, change: Change) -> Result<Self> {
+        let channels = plan.channels;
         Ok(match plan.config.resampling {
             Resampling::Pool => Self::Pool,
-            Resampling::Conv => Self::Conv(Conv2d::new(b, [plan.channels, plan.channels], 3, window, 1.0)?),
+            Resampling::Conv => Self::Conv(Conv2d::new(b, [channels, channels], 3, window, 1.0)?),
+            Resampling::BlockPool | Resampling::BlockFir => {
+                Self::Block(plan.block(b, channels, channels, change)?.into())
+            }
         })
     }
 
-    fn down(&self, x: &Tensor) -> Result<Tensor> {
+    fn run_down(&self, x: &Tensor, embedding: &Tensor, dropout: Option<&BatchNoise>) -> Result<Tensor> {
         match self {
             Self::Conv(conv) => conv.forward(x),
             Self::Pool => ops::avg_pool_2x(x),
+            Self::Block(block) => block.forward(x, embedding, dropout),
         }
     }
 
-    fn up(&self, x: &Tensor) -> Result<Tensor> {
-        let x = ops::upsample_nearest_2x(x)?;
+    fn run_up(&self, x: &Tensor, embedding: &Tensor, dropout: Option<&BatchNoise>) -> Result<Tensor> {
         match self {
-            Self::Conv(conv) => conv.forward(&x),
-            Self::Pool => Ok(x),
+            Self::Conv(conv) => conv.forward(&ops::upsample_nearest_2x(x)?),
+            Self::Pool => ops::upsample_nearest_2x(x),
+            Self::Block(block) => block.forward(x, embedding, dropout),
         }
     }
 }
@@ -112,11 +140,16 @@ impl Resample {
 struct Level {
     stages: Vec<Stage>,
     resample: Option<Resample>,
+    /// The image of this resolution to the channels of the next state.
+    pyramid: Option<Conv2d>,
 }
 
 /// The path down.
 #[derive(Debug)]
-pub(super) struct Down(Vec<Level>);
+pub(super) struct Down {
+    levels: Vec<Level>,
+    rescale: bool,
+}
 
 impl Down {
     /// The path, and the channels of every state that it keeps, the input's first.
@@ -128,36 +161,46 @@ impl Down {
             let b = b.pp(i);
             let mut stages = Vec::new();
             for j in 0..config.blocks {
-                let block = plan.block(&b.pp("block").pp(j), plan.channels, config.channels * multiplier)?;
+                let (inputs, outputs) = (plan.channels, config.channels * multiplier);
+                let block = plan.block(&b.pp("block").pp(j), inputs, outputs, Change::None)?;
                 stages.push(Stage { block, attention: plan.attention(&b.pp("attention").pp(j))? });
                 skips.push(plan.channels);
             }
-            let mut resample = None;
+            let (mut resample, mut pyramid) = (None, None);
             if i + 1 < config.multipliers.len() {
-                resample = Some(Resample::new(&b.pp("downsample"), plan, Window::HALVE)?);
-                plan.height /= 2;
+                resample = Some(Resample::down(&b.pp("downsample"), plan)?);
+                if config.pyramid {
+                    let channels = [plan.image_channels, plan.channels];
+                    pyramid = Some(Conv2d::new(&b.pp("pyramid"), channels, 3, PYRAMID, 1.0)?);
+                    plan.image_channels = plan.channels;
+                }
                 skips.push(plan.channels);
             }
-            levels.push(Level { stages, resample });
+            levels.push(Level { stages, resample, pyramid });
         }
-        Ok((Self(levels), skips))
+        Ok((Self { levels, rescale: config.rescale }, skips))
     }
 
-    /// Runs from the only state in `skips`, and pushes every other.
+    /// Runs from the only state in `skips`, and pushes every other; `image` is what the pyramid starts from.
     pub(super) fn forward(
         &self,
+        image: &Tensor,
         skips: &mut Vec<Tensor>,
         embedding: &Tensor,
         dropout: Option<&BatchNoise>,
     ) -> Result<Tensor> {
-        let mut h = skips[0].clone();
-        for level in &self.0 {
+        let (mut h, mut image) = (skips[0].clone(), image.clone());
+        for level in &self.levels {
             for stage in &level.stages {
                 h = stage.forward(&h, embedding, dropout)?;
                 skips.push(h.clone());
             }
             if let Some(resample) = &level.resample {
-                h = resample.down(&h)?;
+                h = resample.run_down(&h, embedding, dropout)?;
+                if let Some(pyramid) = &level.pyramid {
+                    h = sum(&pyramid.forward(&ops::fir_blur(&image)?)?, &h, self.rescale)?;
+                    image = h.clone();
+                }
                 skips.push(h.clone());
             }
         }
@@ -177,9 +220,9 @@ impl Middle {
     pub(super) fn new(b: &Builder, plan: &mut Plan<'_>) -> Result<Self> {
         let channels = plan.channels;
         Ok(Self {
-            first: plan.block(&b.pp("block").pp(0), channels, channels)?,
+            first: plan.block(&b.pp("block").pp(0), channels, channels, Change::None)?,
             attention: AttentionBlock::new(&b.pp("attention"), plan)?,
-            second: plan.block(&b.pp("block").pp(1), channels, channels)?,
+            second: plan.block(&b.pp("block").pp(1), channels, channels, Change::None)?,
         })
     }
 
@@ -209,17 +252,15 @@ impl Up {
             let mut stages = Vec::new();
             for j in 0..=config.blocks {
                 let inputs = plan.channels + skips.pop().unwrap_or_default();
-                let block = plan.block(&b.pp("block").pp(j), inputs, config.channels * multiplier)?;
+                let outputs = config.channels * multiplier;
+                let block = plan.block(&b.pp("block").pp(j), inputs, outputs, Change::None)?;
                 let here = config.up_attention == UpAttention::EveryBlock || j == config.blocks;
                 let attention = if here { plan.attention(&b.pp("attention").pp(j))? } else { None };
                 stages.push(Stage { block, attention });
             }
-            let mut resample = None;
-            if i > 0 {
-                resample = Some(Resample::new(&b.pp("upsample"), plan, Window::same(3))?);
-                plan.height *= 2;
-            }
-            levels.push(Level { stages, resample });
+            let up = b.pp("upsample");
+            let resample = (i > 0).then(|| Resample::up(&up, plan)).transpose()?;
+            levels.push(Level { stages, resample, pyramid: None });
         }
         Ok(Self(levels))
     }
@@ -239,7 +280,7 @@ impl Up {
                 h = stage.forward(&h, embedding, dropout)?;
             }
             if let Some(resample) = &level.resample {
-                h = resample.up(&h)?;
+                h = resample.run_up(&h, embedding, dropout)?;
             }
         }
         Ok(h)
