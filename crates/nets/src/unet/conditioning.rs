@@ -12,8 +12,8 @@ use sde_core::Pass;
 
 use super::UnetConfig;
 use crate::embedding::TimeEmbedding;
-use crate::layers::Linear;
-use crate::{Builder, Error, Init, Result, ops};
+use crate::layers::{Linear, matmul_by_rows};
+use crate::{Builder, Error, Init, Result, ops, points};
 
 /// How a class enters.
 #[derive(Debug)]
@@ -58,6 +58,20 @@ impl Conditioning {
         let mut features = self.time.features(t)?;
         if let Some(Classes::Features(map)) = &self.classes {
             features = features.broadcast_add(&map.of_units(pass.labels)?)?;
+        }
+        match (&self.augment, pass.augment) {
+            (None, _) => points::unaugmented(pass)?,
+            (Some(_), None) => (),
+            (Some(map), Some(augment)) if augment.dims() == [batch, map.dim(1)?] => {
+                features = (features + matmul_by_rows(augment, &map.t()?)?)?;
+            }
+            (Some(map), Some(augment)) => {
+                return Err(Error::Shape {
+                    what: "features of the augmentation",
+                    expected: format!("[{batch}, {}]", map.dim(1)?),
+                    found: format!("{:?}", augment.dims()),
+                });
+            }
         }
         let mut embedding = self.time.of_features(&features)?;
         if let Some(Classes::Vectors(table)) = &self.classes {

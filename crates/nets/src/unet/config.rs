@@ -143,8 +143,10 @@ impl UnetConfig {
         if self.one_hot && self.classes.is_none() {
             return Err(Error::config("one_hot", "off where there are no `classes`", true));
         }
-        if self.classes == Some(0) || self.augment == Some(0) {
-            return Err(Error::config("classes and augment", "positive, or absent", 0));
+        for (field, count) in [("classes", self.classes), ("augment", self.augment)] {
+            if count == Some(0) {
+                return Err(Error::config(field, "positive, or absent", 0));
+            }
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(Error::config("dropout", "at least 0 and below 1", self.dropout));
