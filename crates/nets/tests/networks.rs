@@ -211,8 +211,10 @@ fn gradients_with_respect_to_state_and_time() -> Result<()> {
         let (net, _) = away_from_the_start(&config, &shape)?;
         let ((x, t), labels) = (batch(&shape, 2)?, labels_of(&config, 2)?);
         let pass = Pass { labels: labels.as_ref(), augment: None, dropout: None };
-        // Slow times: the sinusoids of the presets turn 999 times a unit.
-        let time = (t * 1e-3)?;
+        // Slow times: the sinusoids of the presets turn 999 times a unit. Preconditioning takes their logarithm.
+        let scale =
+            if matches!(&config, NetConfig::Unet(c) if c.precondition.is_some()) { 1.0 } else { 1e-3 };
+        let time = (t * scale)?;
         let inputs = match config {
             NetConfig::Mlp(_) => vec![x],
             _ => vec![x, time.clone()],

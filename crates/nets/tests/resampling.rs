@@ -73,13 +73,11 @@ fn backward_is_the_adjoint_and_its_backward_the_operator() -> Result<()> {
 
 #[test]
 fn constants_pass_away_from_the_border_and_views_are_taken() -> Result<()> {
-    let ones = Tensor::ones((1, 1, 8, 8), DType::F64, &candle_core::Device::Cpu)?;
+    let ones = Tensor::ones((1, 1, 16, 16), DType::F64, &candle_core::Device::Cpu)?;
     for (name, operator, ..) in OPERATORS {
         let y = operator(&ones)?;
-        let inner = y.narrow(2, 2, y.dim(2)? - 4)?.narrow(3, 2, y.dim(3)? - 4);
-        if let Ok(inner) = inner {
-            assert!(distance(&inner, &inner.ones_like()?)? < 1e-15, "{name}");
-        }
+        let inner = y.narrow(2, 2, y.dim(2)? - 4)?.narrow(3, 2, y.dim(3)? - 4)?;
+        assert!(distance(&inner, &inner.ones_like()?)? < 1e-15, "{name}");
         let x = normal(&[2, 6, 8, 3], 4)?.permute((0, 3, 2, 1))?;
         assert_eq!(distance(&operator(&x)?, &operator(&x.contiguous()?)?)?, 0.0, "{name}");
     }
