@@ -34,6 +34,7 @@ pub mod ops;
 mod params;
 mod points;
 mod precondition;
+mod replay;
 mod rezero;
 mod unet;
 
@@ -44,6 +45,7 @@ pub use error::{Error, Result, WeightsMismatch};
 pub use mlp::{Mlp, MlpConfig, StateFeatures};
 pub use params::{Params, Weights, count_parameters};
 pub use precondition::{Precondition, Preconditioned};
+pub use replay::backward;
 pub use rezero::{Rezero, RezeroConfig};
 pub use unet::{Resampling, Unet, UnetConfig, UpAttention};
 

@@ -28,13 +28,15 @@ mod config;
 mod path;
 mod published;
 mod residual_block;
+mod stage;
 
 use candle_core::Tensor;
 use sde_core::{Model, Pass, Prediction};
 
 use self::conditioning::Conditioning;
 pub use self::config::{Resampling, UnetConfig, UpAttention};
-use self::path::{Down, Middle, Plan, Up};
+use self::path::{Down, Plan, Up, middle};
+use self::stage::Stage;
 use crate::layers::{Conv2d, GroupNorm, NOTHING};
 use crate::ops::Window;
 use crate::{Builder, Error, Precondition, Result};
@@ -52,7 +54,7 @@ pub struct Unet {
     conditioning: Conditioning,
     input: Conv2d,
     down: Down,
-    middle: Middle,
+    middle: Stage,
     up: Up,
     norm: GroupNorm,
     output: Conv2d,
@@ -72,7 +74,7 @@ impl Unet {
         let mut plan = Plan::new(config, image_channels, height);
         let conditioning = Conditioning::new(b, config)?;
         let (down, mut skips) = Down::new(&b.pp("down"), &mut plan)?;
-        let middle = Middle::new(&b.pp("mid"), &mut plan)?;
+        let middle = middle(&b.pp("mid"), &mut plan)?;
         let up = Up::new(&b.pp("up"), &mut plan, &mut skips)?;
         let same = Window::same(3);
         Ok(Self {
@@ -105,7 +107,7 @@ impl Unet {
         let embedding = self.conditioning.forward(t, pass, batch)?;
         let mut skips = vec![self.input.forward(&x)?];
         let h = self.down.forward(&x, &mut skips, &embedding, pass.dropout)?;
-        let h = self.middle.forward(&h, &embedding, pass.dropout)?;
+        let h = self.middle.forward(&h, None, &embedding, pass.dropout)?;
         let h = self.up.forward(h, &mut skips, &embedding, pass.dropout)?;
         self.output.forward(&self.norm.forward(&h)?)
     }

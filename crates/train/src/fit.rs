@@ -234,7 +234,7 @@ fn loss_and_gradients(task: &Task<'_>, params: &Params, batch: &Batch, noise: &B
     for (part, noise, share) in micro_batches(task, params, batch, noise)? {
         let LossValue { total, terms: parts } = task.loss.loss(task.model, &part, &noise)?;
         let total = (total * share)?;
-        let store = total.backward()?;
+        let store = sde_nets::backward(&total)?;
         for (name, var) in params.iter() {
             let gradient = store.get(var).ok_or_else(|| Error::NoGradient { name: name.to_owned() })?;
             let sum = match gradients.get(name) {

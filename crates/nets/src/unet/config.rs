@@ -79,6 +79,10 @@ pub struct UnetConfig {
     /// Whether images in [0, 1] are brought to [−1, 1] first.
     #[serde(default)]
     pub centre: bool,
+    /// Whether stages are run again for their gradients instead of keeping a tape: less memory, a third more time, the
+    /// same gradients to rounding. Gradients then come from [`crate::backward`].
+    #[serde(default)]
+    pub checkpoint: bool,
     /// The number of time features, even; where absent, as many as `channels`.
     pub time_dim: Option<usize>,
     /// The features of the time.

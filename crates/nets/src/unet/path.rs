@@ -11,6 +11,7 @@ use sde_core::noise::BatchNoise;
 
 use super::attention_block::AttentionBlock;
 use super::residual_block::{Change, ResidualBlock, sum};
+use super::stage::{Stage, Stages};
 use super::{Resampling, UnetConfig, UpAttention};
 use crate::layers::Conv2d;
 use crate::ops::{GroupNormArgs, Window};
@@ -50,35 +51,22 @@ impl<'a> Plan<'a> {
         Ok(GroupNormArgs { groups, epsilon: EPSILON, silu })
     }
 
-    /// A block from `inputs` channels to `outputs`.
-    fn block(&mut self, b: &Builder, inputs: usize, outputs: usize, change: Change) -> Result<ResidualBlock> {
-        let block = ResidualBlock::new(b, self, [inputs, outputs], change, self.site)?;
+    /// A block from some number of channels to another.
+    fn block(&mut self, b: &Builder, channels: [usize; 2], change: Change) -> Result<ResidualBlock> {
+        let block = ResidualBlock::new(b, self, channels, change, self.site)?;
         self.site += 1;
-        self.channels = outputs;
+        self.channels = channels[1];
         Ok(block)
     }
 
-    /// Attention at the present height, where the configuration has it.
-    fn attention(&self, b: &Builder) -> Result<Option<AttentionBlock>> {
-        let here = self.config.attention.contains(&self.height);
-        here.then(|| AttentionBlock::new(b, self)).transpose()
-    }
-}
-
-/// A block, and the attention behind it.
-#[derive(Debug)]
-struct Stage {
-    block: ResidualBlock,
-    attention: Option<AttentionBlock>,
-}
-
-impl Stage {
-    fn forward(&self, x: &Tensor, embedding: &Tensor, dropout: Option<&BatchNoise>) -> Result<Tensor> {
-        let h = self.block.forward(x, embedding, dropout)?;
-        match &self.attention {
-            Some(attention) => attention.forward(&h),
-            None => Ok(h),
-        }
+    /// A block, and the attention behind it where `attention` and the configuration have it at this height.
+    fn stage(&mut self, b: &Builder, j: usize, channels: [usize; 2], attention: bool) -> Result<Stage> {
+        let (block_path, attention_path) = (b.pp("block").pp(j), b.pp("attention").pp(j));
+        let block = self.block(&block_path, channels, Change::None)?;
+        let here = attention && self.config.attention.contains(&self.height);
+        let attention = here.then(|| AttentionBlock::new(&attention_path, self)).transpose()?;
+        let parts = Stages::new().block(&block_path, block).attention(&attention_path, attention);
+        Ok(parts.stage(self.config.checkpoint))
     }
 }
 
@@ -87,7 +75,7 @@ impl Stage {
 enum Resample {
     Conv(Conv2d),
     Pool,
-    Block(Box<ResidualBlock>),
+    Block(Stage),
 }
 
 impl Resample {
@@ -113,7 +101,8 @@ impl Resample {
             Resampling::Pool => Self::Pool,
             Resampling::Conv => Self::Conv(Conv2d::new(b, [channels, channels], 3, window, 1.0)?),
             Resampling::BlockPool | Resampling::BlockFir => {
-                Self::Block(plan.block(b, channels, channels, change)?.into())
+                let block = plan.block(b, [channels, channels], change)?;
+                Self::Block(Stages::new().block(b, block).stage(plan.config.checkpoint))
             }
         })
     }
@@ -122,7 +111,7 @@ impl Resample {
         match self {
             Self::Conv(conv) => conv.forward(x),
             Self::Pool => ops::avg_pool_2x(x),
-            Self::Block(block) => block.forward(x, embedding, dropout),
+            Self::Block(stage) => stage.forward(x, None, embedding, dropout),
         }
     }
 
@@ -130,7 +119,7 @@ impl Resample {
         match self {
             Self::Conv(conv) => conv.forward(&ops::upsample_nearest_2x(x)?),
             Self::Pool => ops::upsample_nearest_2x(x),
-            Self::Block(block) => block.forward(x, embedding, dropout),
+            Self::Block(stage) => stage.forward(x, None, embedding, dropout),
         }
     }
 }
@@ -161,9 +150,8 @@ impl Down {
             let b = b.pp(i);
             let mut stages = Vec::new();
             for j in 0..config.blocks {
-                let (inputs, outputs) = (plan.channels, config.channels * multiplier);
-                let block = plan.block(&b.pp("block").pp(j), inputs, outputs, Change::None)?;
-                stages.push(Stage { block, attention: plan.attention(&b.pp("attention").pp(j))? });
+                let channels = [plan.channels, config.channels * multiplier];
+                stages.push(plan.stage(&b, j, channels, true)?);
                 skips.push(plan.channels);
             }
             let (mut resample, mut pyramid) = (None, None);
@@ -192,7 +180,7 @@ impl Down {
         let (mut h, mut image) = (skips[0].clone(), image.clone());
         for level in &self.levels {
             for stage in &level.stages {
-                h = stage.forward(&h, embedding, dropout)?;
+                h = stage.forward(&h, None, embedding, dropout)?;
                 skips.push(h.clone());
             }
             if let Some(resample) = &level.resample {
@@ -209,33 +197,14 @@ impl Down {
 }
 
 /// Block, attention, block at the lowest resolution.
-#[derive(Debug)]
-pub(super) struct Middle {
-    first: ResidualBlock,
-    attention: AttentionBlock,
-    second: ResidualBlock,
-}
-
-impl Middle {
-    pub(super) fn new(b: &Builder, plan: &mut Plan<'_>) -> Result<Self> {
-        let channels = plan.channels;
-        Ok(Self {
-            first: plan.block(&b.pp("block").pp(0), channels, channels, Change::None)?,
-            attention: AttentionBlock::new(&b.pp("attention"), plan)?,
-            second: plan.block(&b.pp("block").pp(1), channels, channels, Change::None)?,
-        })
-    }
-
-    pub(super) fn forward(
-        &self,
-        x: &Tensor,
-        embedding: &Tensor,
-        dropout: Option<&BatchNoise>,
-    ) -> Result<Tensor> {
-        let h = self.first.forward(x, embedding, dropout)?;
-        let h = self.attention.forward(&h)?;
-        self.second.forward(&h, embedding, dropout)
-    }
+pub(super) fn middle(b: &Builder, plan: &mut Plan<'_>) -> Result<Stage> {
+    let (channels, attention) = ([plan.channels; 2], b.pp("attention"));
+    let [first, second] = [0, 1].map(|j| b.pp("block").pp(j));
+    let parts = Stages::new()
+        .block(&first, plan.block(&first, channels, Change::None)?)
+        .attention(&attention, Some(AttentionBlock::new(&attention, plan)?))
+        .block(&second, plan.block(&second, channels, Change::None)?);
+    Ok(parts.stage(plan.config.checkpoint))
 }
 
 /// The path up.
@@ -252,11 +221,8 @@ impl Up {
             let mut stages = Vec::new();
             for j in 0..=config.blocks {
                 let inputs = plan.channels + skips.pop().unwrap_or_default();
-                let outputs = config.channels * multiplier;
-                let block = plan.block(&b.pp("block").pp(j), inputs, outputs, Change::None)?;
                 let here = config.up_attention == UpAttention::EveryBlock || j == config.blocks;
-                let attention = if here { plan.attention(&b.pp("attention").pp(j))? } else { None };
-                stages.push(Stage { block, attention });
+                stages.push(plan.stage(&b, j, [inputs, config.channels * multiplier], here)?);
             }
             let up = b.pp("upsample");
             let resample = (i > 0).then(|| Resample::up(&up, plan)).transpose()?;
@@ -274,10 +240,7 @@ impl Up {
     ) -> Result<Tensor> {
         for level in &self.0 {
             for stage in &level.stages {
-                if let Some(skip) = skips.pop() {
-                    h = Tensor::cat(&[h, skip], 1)?;
-                }
-                h = stage.forward(&h, embedding, dropout)?;
+                h = stage.forward(&h, skips.pop().as_ref(), embedding, dropout)?;
             }
             if let Some(resample) = &level.resample {
                 h = resample.run_up(&h, embedding, dropout)?;

@@ -36,6 +36,7 @@ impl UnetConfig {
             one_hot: false,
             augment: None,
             centre: false,
+            checkpoint: false,
             time_dim: None,
             time: sinusoids(1.0, -1.0),
             precondition: None,
