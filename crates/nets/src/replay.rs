@@ -145,9 +145,11 @@ impl Replay {
         let output = self.segment.run(&fresh.iter().map(Var::as_tensor).collect::<Vec<_>>())?;
         let mut store = (output * gradient.detach())?.sum_all()?.backward()?;
 
+        // Detached: a gradient remembers what it was computed from, and so would keep the tape of the replay.
+        let mut gradient = |of: &Tensor| store.remove(of).map(|gradient| gradient.detach());
         let variables = self.segment.variables();
         let found: Vec<(Tensor, Tensor)> =
-            variables.iter().filter_map(|v| Some((v.clone(), store.remove(v)?))).collect();
+            variables.iter().filter_map(|v| Some((v.clone(), gradient(v)?))).collect();
         let collected = COLLECTED.with_borrow_mut(|collected| match collected {
             Some(collected) => {
                 collected.gradients.extend(found);
@@ -159,7 +161,7 @@ impl Replay {
             return Err(Error::UncollectedGradients);
         }
         let mut fresh = fresh.iter();
-        Ok(inputs.map(|_| fresh.next().and_then(|var| store.remove(var))))
+        Ok(inputs.map(|_| fresh.next().and_then(|var| gradient(var))))
     }
 }
 
