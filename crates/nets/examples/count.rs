@@ -7,41 +7,31 @@
 //! `cargo run --release -p sde-nets --example count`
 #![allow(clippy::print_stdout, reason = "an example that reports")]
 
-use sde_core::Prediction;
-use sde_nets::{Resampling, Result, TimeFeatures, Unet, UnetConfig, UpAttention, count_parameters};
+use sde_nets::{Result, Unet, UnetConfig, count_parameters};
 
-// Ho et al., CIFAR-10             32×32     35746307
-// Song et al., CIFAR-10           32×32     35218947
-// Ho et al., LSUN and CelebA-HQ  256×256   113673219
+// Ho et al., CIFAR-10              32×32     35746307
+// Song et al., CIFAR-10            32×32     35218947
+// DDPM++                           32×32     61804419
+// DDPM++, deep                     32×32    106632579
+// NCSN++                           32×32     62758787
+// NCSN++, deep                     32×32    107586947
+// EDM, DDPM++                      32×32     55733891
+// EDM, NCSN++, ten classes         32×32     56400643
+// Ho et al., LSUN and CelebA-HQ   256×256   113673219
 fn main() -> Result<()> {
-    let ho = UnetConfig {
-        prediction: Prediction::Noise,
-        channels: 128,
-        multipliers: vec![1, 2, 2, 2],
-        blocks: 2,
-        attention: vec![16],
-        up_attention: UpAttention::EveryBlock,
-        heads: 1,
-        dropout: 0.1,
-        resampling: Resampling::Conv,
-        groups: Some(32),
-        classes: None,
-        time: TimeFeatures::Sinusoidal {
-            max_period: 10_000.0,
-            freq_shift: 1,
-            flip_sin_to_cos: false,
-            time_scale: 1.0,
-            time_shift: 0.0,
-        },
-    };
-    let song = UnetConfig { up_attention: UpAttention::LastBlock, ..ho.clone() };
-    let large = UnetConfig { multipliers: vec![1, 1, 2, 2, 4, 4], dropout: 0.0, ..ho.clone() };
+    let large = UnetConfig { multipliers: vec![1, 1, 2, 2, 4, 4], dropout: 0.0, ..UnetConfig::ho_ddpm() };
     for (name, config, size) in [
-        ("Ho et al., CIFAR-10", &ho, 32),
-        ("Song et al., CIFAR-10", &song, 32),
-        ("Ho et al., LSUN and CelebA-HQ", &large, 256),
+        ("Ho et al., CIFAR-10", UnetConfig::ho_ddpm(), 32),
+        ("Song et al., CIFAR-10", UnetConfig::song_ddpm(), 32),
+        ("DDPM++", UnetConfig::ddpmpp(4), 32),
+        ("DDPM++, deep", UnetConfig::ddpmpp(8), 32),
+        ("NCSN++", UnetConfig::ncsnpp(4), 32),
+        ("NCSN++, deep", UnetConfig::ncsnpp(8), 32),
+        ("EDM, DDPM++", UnetConfig::edm_ddpmpp(None), 32),
+        ("EDM, NCSN++, ten classes", UnetConfig::edm_ncsnpp(Some(10)), 32),
+        ("Ho et al., LSUN and CelebA-HQ", large, 256),
     ] {
-        let count = count_parameters(|b| Unet::new(b, config, &[3, size, size]))?;
+        let count = count_parameters(|b| Unet::new(b, &config, &[3, size, size]))?;
         println!("{name:<30} {size:>3}×{size:<3} {count:>11}");
     }
     Ok(())

@@ -8,32 +8,20 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use sde_core::noise::{BatchNoise, Law, Noise, Stream};
-use sde_core::{Model, Pass, Prediction};
-use sde_nets::{Builder, Params, Resampling, TimeFeatures, Unet, UnetConfig, UpAttention};
+use sde_core::{Model, Pass};
+use sde_nets::{Builder, Params, Unet, UnetConfig};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1).map(|a| a.parse::<usize>());
     let batch = arguments.next().transpose()?.unwrap_or(128);
     let channels = arguments.next().transpose()?.unwrap_or(64);
     let config = UnetConfig {
-        prediction: Prediction::Noise,
         channels,
         multipliers: vec![1, 2],
-        blocks: 2,
         attention: vec![4],
-        up_attention: UpAttention::LastBlock,
-        heads: 1,
         dropout: 0.0,
-        resampling: Resampling::Conv,
         groups: Some(16),
-        classes: None,
-        time: TimeFeatures::Sinusoidal {
-            max_period: 10_000.0,
-            freq_shift: 1,
-            flip_sin_to_cos: false,
-            time_scale: 999.0,
-            time_shift: 0.0,
-        },
+        ..UnetConfig::song_ddpm()
     };
     let device = Device::Cpu;
     let build = |b: &Builder| Unet::new(b, &config, &[1, 8, 8]);

@@ -141,6 +141,14 @@ impl Builder {
         self.tensor(shape, name, init, Role::Buffer)
     }
 
+    /// The variables asked for so far below this path.
+    pub(crate) fn variables(&self) -> Vec<Tensor> {
+        let (entries, prefix) = (self.store.entries.borrow(), format!("{}.", self.path));
+        let below =
+            entries.iter().filter(|(name, entry)| entry.role == Role::Trainable && name.starts_with(&prefix));
+        below.filter_map(|(_, entry)| Some(entry.var.as_ref()?.as_tensor().clone())).collect()
+    }
+
     fn join(&self, name: impl Display) -> String {
         if self.path.is_empty() { name.to_string() } else { format!("{}.{name}", self.path) }
     }

@@ -74,7 +74,17 @@ impl TimeEmbedding {
 
     /// `[B]` to `[B, width]`.
     pub(crate) fn forward(&self, t: &Tensor) -> Result<Tensor> {
-        let hidden = ops::silu(&self.first.forward(&self.features.forward(t)?)?)?;
+        self.of_features(&self.features(t)?)
+    }
+
+    /// The features alone: `[B]` to `[B, dim]`.
+    pub(crate) fn features(&self, t: &Tensor) -> Result<Tensor> {
+        self.features.forward(t)
+    }
+
+    /// The network behind the features: `[B, dim]` to `[B, width]`.
+    pub(crate) fn of_features(&self, features: &Tensor) -> Result<Tensor> {
+        let hidden = ops::silu(&self.first.forward(features)?)?;
         self.second.forward(&hidden)
     }
 }

@@ -35,6 +35,17 @@ pub enum Error {
     /// Bytes that are not a safetensors file.
     #[error("not a readable safetensors file: {0}")]
     Format(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A checkpointed network was asked for second derivatives.
+    #[error(
+        "a network with `checkpoint` has no second derivatives, which CANDLE_GRAD_DO_NOT_DETACH asks the tape to keep: \
+         unset one or the other"
+    )]
+    SecondDerivatives,
+    /// A checkpointed network was differentiated without a place for the gradients of its parameters.
+    #[error(
+        "the parameters of a network with `checkpoint` get their gradients from sde_nets::backward, not from Tensor::backward"
+    )]
+    UncollectedGradients,
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -30,6 +30,17 @@ impl Linear {
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::linear(x, &self.weight, &self.bias)
     }
+
+    /// The map of √n times the unit vector of each label, n the number of inputs; the label n, and no label, is the
+    /// zero vector. `[B]` to `[B, outputs]`, or `[1, outputs]` for no labels.
+    pub(crate) fn of_units(&self, labels: Option<&Tensor>) -> Result<Tensor> {
+        let (outputs, inputs) = self.weight.dims2()?;
+        let bias = self.bias.unsqueeze(0)?;
+        let Some(labels) = labels else { return Ok(bias) };
+        let none = Tensor::zeros((1, outputs), self.weight.dtype(), self.weight.device())?;
+        let rows = Tensor::cat(&[(self.weight.t()? * (inputs as f64).sqrt())?, none], 0)?;
+        Ok(rows.index_select(labels, 0)?.broadcast_add(&bias)?)
+    }
 }
 
 /// Products of at most this many entries take another path in the matrix product, which sums in another order.

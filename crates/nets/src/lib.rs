@@ -33,6 +33,8 @@ mod mlp;
 pub mod ops;
 mod params;
 mod points;
+mod precondition;
+mod replay;
 mod rezero;
 mod unet;
 
@@ -42,6 +44,8 @@ pub use embedding::TimeFeatures;
 pub use error::{Error, Result, WeightsMismatch};
 pub use mlp::{Mlp, MlpConfig, StateFeatures};
 pub use params::{Params, Weights, count_parameters};
+pub use precondition::{Precondition, Preconditioned};
+pub use replay::backward;
 pub use rezero::{Rezero, RezeroConfig};
 pub use unet::{Resampling, Unet, UnetConfig, UpAttention};
 

@@ -8,6 +8,7 @@
 mod attention;
 mod conv2d;
 mod dropout;
+mod fir;
 mod group_norm;
 mod kernel;
 mod linear;
@@ -21,6 +22,7 @@ mod tape;
 pub use attention::attention;
 pub use conv2d::{Window, conv2d};
 pub use dropout::dropout;
+pub use fir::{fir_blur, fir_down_2x, fir_up_2x};
 pub use group_norm::{GroupNormArgs, group_norm};
 pub use linear::linear;
 pub use memory::keep_freed_memory;

@@ -7,8 +7,8 @@ use common::{check_first, distance, dot, normal};
 use sde_core::noise::{BatchNoise, Noise, Stream};
 use sde_core::{Model, Pass, Prediction};
 use sde_nets::{
-    Builder, Error, MlpConfig, NetConfig, Params, Resampling, Result, RezeroConfig, TimeFeatures, Unet,
-    UnetConfig, UpAttention, Weights, count_parameters,
+    Builder, Error, MlpConfig, NetConfig, Params, Precondition, Resampling, Result, RezeroConfig,
+    TimeFeatures, Unet, UnetConfig, UpAttention, Weights, count_parameters,
 };
 
 const CPU: Device = Device::Cpu;
@@ -27,24 +27,6 @@ fn fourier() -> TimeFeatures {
     TimeFeatures::Fourier { std: 0.5, log: false, time_scale: 1.0, time_shift: 0.0 }
 }
 
-/// The network of the CIFAR-10 presets.
-fn ddpm(up_attention: UpAttention) -> UnetConfig {
-    UnetConfig {
-        prediction: Prediction::Noise,
-        channels: 128,
-        multipliers: vec![1, 2, 2, 2],
-        blocks: 2,
-        attention: vec![16],
-        up_attention,
-        heads: 1,
-        dropout: 0.1,
-        resampling: Resampling::Conv,
-        groups: None,
-        classes: None,
-        time: sinusoidal(),
-    }
-}
-
 fn tiny_unet() -> UnetConfig {
     UnetConfig {
         channels: 4,
@@ -56,7 +38,7 @@ fn tiny_unet() -> UnetConfig {
         groups: Some(2),
         classes: Some(3),
         time: fourier(),
-        ..ddpm(UpAttention::LastBlock)
+        ..UnetConfig::song_ddpm()
     }
 }
 
@@ -73,11 +55,33 @@ fn small() -> Vec<(NetConfig, Vec<usize>)> {
         classes: None,
         ..tiny_unet()
     };
+    let unconditional = UnetConfig { classes: None, ..tiny_unet() };
+    let ddpmpp = UnetConfig { resampling: Resampling::BlockPool, rescale: true, ..unconditional.clone() };
+    let ncsnpp = UnetConfig {
+        resampling: Resampling::BlockFir,
+        pyramid: true,
+        centre: true,
+        time_dim: Some(6),
+        ..ddpmpp.clone()
+    };
+    let edm = UnetConfig {
+        prediction: Prediction::Data,
+        classes: Some(3),
+        one_hot: true,
+        augment: Some(2),
+        precondition: Some(Precondition::Edm { sigma_data: 0.5 }),
+        ..ncsnpp.clone()
+    };
+    let modulated = UnetConfig { scale_shift: true, pointwise_scale: Some(0.1), ..unconditional };
     vec![
         (NetConfig::Mlp(mlp), vec![2]),
         (NetConfig::Rezero(rezero), vec![3, 2]),
         (NetConfig::Unet(tiny_unet()), vec![1, 4, 4]),
         (NetConfig::Unet(pooled), vec![2, 4, 6]),
+        (NetConfig::Unet(ddpmpp), vec![1, 4, 4]),
+        (NetConfig::Unet(ncsnpp), vec![2, 4, 6]),
+        (NetConfig::Unet(edm), vec![1, 4, 4]),
+        (NetConfig::Unet(modulated), vec![1, 4, 4]),
     ]
 }
 
@@ -110,13 +114,30 @@ fn labels_of(config: &NetConfig, n: u32) -> Result<Option<Tensor>> {
     }
 }
 
+/// What was done to each sample, for the networks that are told.
+fn augment_of(config: &NetConfig, n: usize) -> Result<Option<Tensor>> {
+    match config {
+        NetConfig::Unet(UnetConfig { augment: Some(entries), .. }) => Ok(Some(normal(&[n, *entries], 103)?)),
+        _ => Ok(None),
+    }
+}
+
 #[test]
 fn published_parameter_counts() -> Result<()> {
-    for (up_attention, expected) in
-        [(UpAttention::LastBlock, 35_218_947), (UpAttention::EveryBlock, 35_746_307)]
-    {
-        let config = NetConfig::Unet(ddpm(up_attention));
-        assert_eq!(count_parameters(|b| config.build(b, &[3, 32, 32]))?, expected);
+    for (config, expected) in [
+        (UnetConfig::song_ddpm(), 35_218_947),
+        (UnetConfig::ho_ddpm(), 35_746_307),
+        (UnetConfig::ddpmpp(4), 61_804_419),
+        (UnetConfig::ddpmpp(8), 106_632_579),
+        (UnetConfig::ncsnpp(4), 62_758_787),
+        (UnetConfig::ncsnpp(8), 107_586_947),
+        (UnetConfig::edm_ddpmpp(None), 55_733_891),
+        (UnetConfig::edm_ddpmpp(Some(10)), 55_735_299),
+        (UnetConfig::edm_ncsnpp(None), 56_397_827),
+        (UnetConfig::edm_ncsnpp(Some(10)), 56_400_643),
+    ] {
+        let config = NetConfig::Unet(config);
+        assert_eq!(count_parameters(|b| config.build(b, &[3, 32, 32]))?, expected, "{config:?}");
     }
     Ok(())
 }
@@ -139,9 +160,9 @@ fn every_parameter_receives_the_gradient_that_differences_find() -> Result<()> {
     const STEP: f64 = 1e-5;
     for (config, shape) in small() {
         let (net, params) = away_from_the_start(&config, &shape)?;
-        let ((x, t), labels) = (batch(&shape, 4)?, labels_of(&config, 4)?);
+        let ((x, t), labels, augment) = (batch(&shape, 4)?, labels_of(&config, 4)?, augment_of(&config, 4)?);
         let noise = BatchNoise::new(Noise::new(5), 0, 0..4);
-        let pass = Pass { labels: labels.as_ref(), dropout: Some(&noise) };
+        let pass = Pass { labels: labels.as_ref(), augment: augment.as_ref(), dropout: Some(&noise) };
         let v = normal(x.dims(), 102)?;
         let loss = || -> Result<Tensor> { Ok((net.forward(&x, &t, pass)? * &v)?.sum_all()?) };
         let gradients = loss()?.backward()?;
@@ -173,7 +194,9 @@ fn gradients_reach_every_parameter_from_the_published_start() -> Result<()> {
         let (x, t) = batch(&shape, 4)?;
         let (x, t) = (x.to_dtype(DType::F32)?, t.to_dtype(DType::F32)?);
         let labels = labels_of(&config, 4)?;
-        let output = net.forward(&x, &t, Pass { labels: labels.as_ref(), dropout: None })?;
+        let augment = augment_of(&config, 4)?.map(|a| a.to_dtype(DType::F32)).transpose()?;
+        let pass = Pass { labels: labels.as_ref(), augment: augment.as_ref(), dropout: None };
+        let output = net.forward(&x, &t, pass)?;
         let gradients = (output - &x)?.sqr()?.sum_all()?.backward()?;
         for (name, var) in params.iter() {
             assert!(gradients.get(var.as_tensor()).is_some(), "{name}");
@@ -187,9 +210,11 @@ fn gradients_with_respect_to_state_and_time() -> Result<()> {
     for (config, shape) in small() {
         let (net, _) = away_from_the_start(&config, &shape)?;
         let ((x, t), labels) = (batch(&shape, 2)?, labels_of(&config, 2)?);
-        let pass = Pass { labels: labels.as_ref(), dropout: None };
-        // Slow times: the sinusoids of the presets turn 999 times a unit.
-        let time = (t * 1e-3)?;
+        let pass = Pass { labels: labels.as_ref(), augment: None, dropout: None };
+        // Slow times: the sinusoids of the presets turn 999 times a unit. Preconditioning takes their logarithm.
+        let scale =
+            if matches!(&config, NetConfig::Unet(c) if c.precondition.is_some()) { 1.0 } else { 1e-3 };
+        let time = (t * scale)?;
         let inputs = match config {
             NetConfig::Mlp(_) => vec![x],
             _ => vec![x, time.clone()],
@@ -223,10 +248,19 @@ fn initial_values_depend_on_seed_and_name_alone() -> Result<()> {
 
 #[test]
 fn initial_laws_are_the_published_ones() -> Result<()> {
-    let config = UnetConfig { channels: 32, groups: None, ..ddpm(UpAttention::LastBlock) };
-    let build = |b: &Builder| Unet::new(b, &config, &[3, 32, 32]);
+    for config in [UnetConfig::ho_ddpm(), UnetConfig::song_ddpm(), UnetConfig::edm_ncsnpp(Some(10))] {
+        let config = UnetConfig { channels: 32, time_dim: None, ..config };
+        initial_laws(&config)?;
+    }
+    Ok(())
+}
+
+fn initial_laws(config: &UnetConfig) -> Result<()> {
+    let build = |b: &Builder| Unet::new(b, config, &[3, 32, 32]);
     let weights = Params::initialise(Noise::new(0), DType::F64, &CPU, build)?.1.to_weights()?;
-    for (name, value) in weights.iter() {
+    let pointwise = config.pointwise_scale.unwrap_or(1.0);
+    let shortcut = if config.resampling == Resampling::Conv { pointwise } else { 1.0 };
+    for (name, value) in weights.iter().filter(|(name, _)| *name != "time.frequencies") {
         let largest = value.abs()?.flatten_all()?.max(0)?.to_scalar::<f64>()?;
         let norm = name.contains("norm");
         match name.rsplit('.').next() {
@@ -236,7 +270,13 @@ fn initial_laws_are_the_published_ones() -> Result<()> {
                 let taps: usize = value.dims()[2..].iter().product();
                 let fans = (value.dims()[0] + value.dims()[1]) * taps;
                 let nothing = ["conv2.weight", "output.weight", "conv_out.weight"];
-                let scale = if nothing.iter().any(|end| name.ends_with(end)) { 1e-10 } else { 1.0 };
+                let ends = |ends: &[&str]| ends.iter().any(|end| name.ends_with(end));
+                let scale = match () {
+                    () if ends(&nothing) => 1e-10,
+                    () if ends(&["query.weight", "key.weight", "value.weight"]) => pointwise,
+                    () if ends(&["shortcut.weight"]) => shortcut,
+                    () => 1.0,
+                };
                 let variance = 2.0 * scale / fans as f64;
                 let n = value.elem_count() as f64;
                 let found = value.sqr()?.mean_all()?.to_scalar::<f64>()?;
@@ -260,7 +300,7 @@ fn dropout_is_the_same_at_any_split_and_off_by_default() -> Result<()> {
     let run = |ids: std::ops::Range<u32>| -> Result<Tensor> {
         let noise = BatchNoise::new(Noise::new(1), 7, ids.clone());
         let (start, len) = (ids.start as usize, ids.len());
-        let pass = Pass { labels: None, dropout: Some(&noise) };
+        let pass = Pass { labels: None, augment: None, dropout: Some(&noise) };
         Ok(net.forward(&x.narrow(0, start, len)?, &t.narrow(0, start, len)?, pass)?)
     };
     let whole = run(0..6)?;
@@ -276,7 +316,7 @@ fn classes_condition_and_the_last_label_is_none() -> Result<()> {
     let (x, t) = batch(&shape, 2)?;
     let with = |labels: &[u32]| -> Result<Tensor> {
         let labels = Tensor::new(labels, &CPU)?;
-        Ok(net.forward(&x, &t, Pass { labels: Some(&labels), dropout: None })?)
+        Ok(net.forward(&x, &t, Pass { labels: Some(&labels), augment: None, dropout: None })?)
     };
     assert!(distance(&with(&[0, 1])?, &with(&[0, 2])?)? > 1e-3);
     assert_eq!(distance(&with(&[3, 3])?, &net.forward(&x, &t, Pass::EVAL)?)?, 0.0);
@@ -285,8 +325,47 @@ fn classes_condition_and_the_last_label_is_none() -> Result<()> {
     let (plain, shape) = small().swap_remove(3);
     let (net, _) = away_from_the_start(&plain, &shape)?;
     let ((x, t), labels) = (batch(&shape, 2)?, Tensor::new(&[0u32, 1], &CPU)?);
-    assert!(net.forward(&x, &t, Pass { labels: Some(&labels), dropout: None }).is_err());
+    assert!(net.forward(&x, &t, Pass { labels: Some(&labels), augment: None, dropout: None }).is_err());
     assert!(net.forward(&x.narrow(3, 0, 5)?, &t, Pass::EVAL).is_err());
+    Ok(())
+}
+
+/// Whoever trains on augmented data with a network that is not told of it would learn the augmented data.
+#[test]
+fn networks_that_are_not_told_of_augmentations_refuse_their_features() -> Result<()> {
+    for (config, shape) in small() {
+        if augment_of(&config, 2)?.is_some() {
+            continue;
+        }
+        let (net, _) = away_from_the_start(&config, &shape)?;
+        let ((x, t), features) = (batch(&shape, 2)?, Tensor::zeros((2, 9), DType::F64, &CPU)?);
+        let refused = net.forward(&x, &t, Pass { augment: Some(&features), ..Pass::EVAL });
+        assert!(refused.is_err_and(|e| e.to_string().contains("augmentation")), "{config:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn unit_vectors_of_classes_and_features_of_augmentations() -> Result<()> {
+    let (config, shape) = small().swap_remove(6);
+    let (net, params) = away_from_the_start(&config, &shape)?;
+    let (x, t) = batch(&shape, 2)?;
+    let with = |labels: Option<[u32; 2]>, augment: Option<Tensor>| -> Result<Tensor> {
+        let labels = labels.map(|labels| Tensor::new(&labels, &CPU)).transpose()?;
+        Ok(net.forward(&x, &t, Pass { labels: labels.as_ref(), augment: augment.as_ref(), dropout: None })?)
+    };
+    assert!(distance(&with(Some([0, 1]), None)?, &with(Some([0, 2]), None)?)? > 1e-3);
+    assert_eq!(distance(&with(Some([3, 3]), None)?, &with(None, None)?)?, 0.0);
+    let zeros = Tensor::zeros((2, 2), DType::F64, &CPU)?;
+    assert_eq!(distance(&with(None, Some(zeros))?, &with(None, None)?)?, 0.0);
+    assert!(distance(&with(None, Some(normal(&[2, 2], 5)?))?, &with(None, None)?)? > 1e-3);
+    assert!(with(None, Some(normal(&[2, 3], 5)?)).is_err());
+
+    // A class is √n times its column: the same as an augmentation whose map has that column.
+    let map = params.get("classes.weight").expect("a map of classes").as_detached_tensor();
+    params.get("augment.weight").expect("a map").set(&map.narrow(1, 0, 2)?.contiguous()?)?;
+    let second = Tensor::new(&[[0.0, 3f64.sqrt()]; 2], &CPU)?;
+    assert!(distance(&with(Some([1, 1]), None)?, &with(None, Some(second))?)? < 1e-12);
     Ok(())
 }
 
@@ -296,7 +375,7 @@ fn frozen_and_trainable_networks_agree_and_only_one_is_taped() -> Result<()> {
         let (net, params) = away_from_the_start(&config, &shape)?;
         let frozen = params.to_weights()?.freeze(DType::F64, &CPU, |b| config.build(b, &shape))?;
         let ((x, t), labels) = (batch(&shape, 3)?, labels_of(&config, 3)?);
-        let pass = Pass { labels: labels.as_ref(), dropout: None };
+        let pass = Pass { labels: labels.as_ref(), augment: None, dropout: None };
         let (taped, plain) = (net.forward(&x, &t, pass)?, frozen.forward(&x, &t, pass)?);
         assert_eq!(distance(&taped, &plain)?, 0.0);
         assert!(taped.track_op() && !plain.track_op());
@@ -336,6 +415,21 @@ fn impossible_configurations_are_refused() {
         ("heads", UnetConfig { heads: 0, ..base() }),
         ("channels", UnetConfig { channels: 0, ..base() }),
         ("blocks", UnetConfig { blocks: 0, ..base() }),
+        ("pyramid", UnetConfig { pyramid: true, ..base() }),
+        ("pointwise_scale", UnetConfig { pointwise_scale: Some(0.0), ..base() }),
+        ("one_hot", UnetConfig { one_hot: true, ..base() }),
+        ("augment", UnetConfig { augment: Some(0), ..base() }),
+        ("classes", UnetConfig { classes: Some(0), ..base() }),
+        ("time features", UnetConfig { time_dim: Some(3), ..base() }),
+        ("prediction", UnetConfig { precondition: Some(Precondition::Ve {}), ..base() }),
+        (
+            "precondition.sigma_data",
+            UnetConfig {
+                precondition: Some(Precondition::Edm { sigma_data: 0.0 }),
+                prediction: Prediction::Data,
+                ..base()
+            },
+        ),
         ("dropout", UnetConfig { dropout: 1.0, ..base() }),
         ("dropout", UnetConfig { dropout: f64::NAN, ..base() }),
         ("time features", UnetConfig { channels: 5, groups: Some(1), heads: 1, ..base() }),

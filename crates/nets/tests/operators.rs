@@ -290,6 +290,11 @@ fn dropout_masks_belong_to_samples_and_layers() -> Result<()> {
     assert!(distance(&whole.get(0)?, &whole.get(1)?)? > 0.0);
     assert!(matches!(ops::dropout(&x, 0.3, &noise(0..5), 2), Err(Error::Shape { .. })));
 
+    let some = |i: &[Tensor]| Ok(ops::dropout(&i[0], 0.3, &noise(0..6), 2)?.sqr()?);
+    check_first("dropout", some, &[normal(&[6, 3, 4], 1)?])?;
+    let halves = ops::dropout(&x.to_dtype(DType::F16)?, 0.3, &noise(0..6), 2)?;
+    assert!(distance(&halves, &whole)? < 1e-3);
+
     let values: Vec<f32> = whole.flatten_all()?.to_vec1()?;
     let n = values.len() as f64;
     let kept = values.iter().filter(|&&v| v > 0.0).count() as f64 / n;

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor, Var};
-use common::{distance, dot};
-use sde_core::{Model, Pass, Prediction};
-use sde_nets::{Builder, Params, Resampling, Result, TimeFeatures, Unet, UnetConfig, UpAttention, Weights};
+use common::{by_recipe, distance, dot};
+use sde_core::{Model, Pass};
+use sde_nets::{Builder, Params, Result, TimeFeatures, Unet, UnetConfig, Weights};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -28,32 +28,13 @@ fn arrays(name: &str) -> Result<HashMap<String, Tensor>> {
 fn weights(name: &str, seed: u64, levels: usize) -> std::result::Result<Vec<(String, Tensor)>, Failure> {
     let shapes = std::fs::read_to_string(golden(&format!("{name}.tensors.json")))?;
     let shapes: BTreeMap<String, Vec<usize>> = serde_json::from_str(&shapes)?;
-    let mut weights = Vec::new();
-    for (k, (name, shape)) in shapes.iter().enumerate() {
-        let fan_in: usize = shape.iter().skip(1).product();
-        let (offset, scale) = match shape.len() {
-            1 if name.contains("norm") && name.ends_with("weight") => (1.0, 0.2),
-            1 => (0.0, 0.1),
-            _ => (0.0, (3.0 / fan_in as f64).sqrt()),
-        };
-        let value = |j: usize| f64::from((offset + scale * uniform(seed, k, j + 1)) as f32);
-        let values: Vec<f64> = (0..shape.iter().product()).map(value).collect();
-        let tensor = Tensor::from_vec(values, shape.as_slice(), &CPU)?;
+    let named = by_recipe(&shapes, seed)?.into_iter().map(|(name, tensor)| {
         // Our maps of attention are 1×1 convolutions.
-        let pointwise = name.contains(".to_") && shape.len() == 2;
+        let pointwise = name.contains(".to_") && tensor.rank() == 2;
         let tensor = if pointwise { tensor.unsqueeze(2)?.unsqueeze(3)? } else { tensor };
-        weights.push((our_name(name, levels), tensor));
-    }
-    Ok(weights)
-}
-
-fn uniform(seed: u64, k: usize, j: usize) -> f64 {
-    let position = ((k as u64) << 40).wrapping_add(j as u64);
-    let mut z = seed.wrapping_add(position.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^= z >> 31;
-    (z >> 11) as f64 * 2f64.powi(-52) - 1.0
+        Ok((our_name(&name, levels), tensor))
+    });
+    named.collect()
 }
 
 fn our_name(theirs: &str, levels: usize) -> String {
@@ -87,17 +68,10 @@ fn our_name(theirs: &str, levels: usize) -> String {
 
 fn config(channels: usize, multipliers: &[usize], attention: usize) -> UnetConfig {
     UnetConfig {
-        prediction: Prediction::Noise,
         channels,
         multipliers: multipliers.to_vec(),
-        blocks: 2,
         attention: vec![attention],
-        up_attention: UpAttention::EveryBlock,
-        heads: 1,
         dropout: 0.0,
-        resampling: Resampling::Conv,
-        groups: None,
-        classes: None,
         time: TimeFeatures::Sinusoidal {
             max_period: 10_000.0,
             freq_shift: 1,
@@ -105,6 +79,7 @@ fn config(channels: usize, multipliers: &[usize], attention: usize) -> UnetConfi
             time_scale: 1.0,
             time_shift: 0.0,
         },
+        ..UnetConfig::ho_ddpm()
     }
 }
 

@@ -8,9 +8,9 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::{check_second, normal};
 use sde_core::noise::Noise;
-use sde_core::{Model, Pass, Prediction};
+use sde_core::{Model, Pass};
 use sde_nets::ops::{self, GroupNormArgs, Window};
-use sde_nets::{Builder, Params, Resampling, Result, TimeFeatures, Unet, UnetConfig, UpAttention, Weights};
+use sde_nets::{Builder, Params, Resampling, Result, TimeFeatures, Unet, UnetConfig, Weights};
 
 const SWITCH: &str = "CANDLE_GRAD_DO_NOT_DETACH";
 
@@ -82,6 +82,9 @@ fn other_operators() -> Result<()> {
     let map = [normal(&[3, 4], 1)?, normal(&[2, 4], 2)?, normal(&[2], 3)?];
     check_second("linear", |i| Ok(ops::linear(&i[0], &i[1], &i[2])?.sqr()?), &map)?;
     check_second("upsampling", |i| Ok(ops::upsample_nearest_2x(&i[0].sqr()?)?.sqr()?), &x)?;
+    check_second("filtering up", |i| Ok(ops::fir_up_2x(&i[0].sqr()?)?.sqr()?), &x)?;
+    check_second("filtering down", |i| Ok(ops::fir_down_2x(&i[0].sqr()?)?.sqr()?), &x)?;
+    check_second("filtering", |i| Ok(ops::fir_blur(&i[0].sqr()?)?.sqr()?), &x)?;
     check_second("pooling", |i| Ok(ops::avg_pool_2x(&i[0].sqr()?)?.sqr()?), &x)?;
     let inputs = [normal(&[2, 6, 4], 1)?, normal(&[2, 6, 4], 2)?, normal(&[2, 6, 4], 3)?];
     check_second("attention", |i| ops::attention(&i[0], &i[1], &i[2], 2), &inputs)
@@ -92,21 +95,32 @@ fn whole_network() -> Result<()> {
     if !with_second_derivatives("whole_network") {
         return Ok(());
     }
-    let config = UnetConfig {
-        prediction: Prediction::Noise,
+    let plain = UnetConfig {
         channels: 4,
         multipliers: vec![1, 2],
         blocks: 1,
         attention: vec![2],
-        up_attention: UpAttention::EveryBlock,
         heads: 2,
         dropout: 0.0,
-        resampling: Resampling::Conv,
         groups: Some(2),
-        classes: None,
         time: TimeFeatures::Fourier { std: 0.3, log: false, time_scale: 1.0, time_shift: 0.0 },
+        ..UnetConfig::ho_ddpm()
     };
-    let build = |b: &Builder| Unet::new(b, &config, &[1, 4, 4]);
+    let filtered = UnetConfig {
+        resampling: Resampling::BlockFir,
+        pyramid: true,
+        rescale: true,
+        scale_shift: true,
+        ..plain.clone()
+    };
+    for config in [plain, filtered] {
+        second_derivatives_of(&config)?;
+    }
+    Ok(())
+}
+
+fn second_derivatives_of(config: &UnetConfig) -> Result<()> {
+    let build = |b: &Builder| Unet::new(b, config, &[1, 4, 4]);
     let (_, params) = Params::initialise(Noise::new(1), DType::F64, &Device::Cpu, build)?;
     // Weights of the size that training gives them, also where they start as nothing.
     let weights: Weights = params

@@ -234,7 +234,7 @@ fn loss_and_gradients(task: &Task<'_>, params: &Params, batch: &Batch, noise: &B
     for (part, noise, share) in micro_batches(task, params, batch, noise)? {
         let LossValue { total, terms: parts } = task.loss.loss(task.model, &part, &noise)?;
         let total = (total * share)?;
-        let store = total.backward()?;
+        let store = sde_nets::backward(&total)?;
         for (name, var) in params.iter() {
             let gradient = store.get(var).ok_or_else(|| Error::NoGradient { name: name.to_owned() })?;
             let sum = match gradients.get(name) {
@@ -278,7 +278,9 @@ fn micro_batches(
         let x = here(&batch.x)?.to_dtype(params.dtype())?;
         let labels = batch.labels.as_ref().filter(|_| task.conditional).map(here).transpose()?;
         let noise = BatchNoise::new(noise.noise, noise.step, samples.iter().copied());
-        Ok((Batch { x, labels }, noise, samples.len() as f64 / examples as f64))
+        let augment = batch.augment.as_ref().map(here).transpose()?;
+        let augment = augment.map(|features| features.to_dtype(params.dtype())).transpose()?;
+        Ok((Batch { x, labels, augment }, noise, samples.len() as f64 / examples as f64))
     };
     let size = task.config.micro_batch.unwrap_or(task.config.batch).max(1);
     noise.samples.chunks(size).enumerate().map(|(i, samples)| part(samples, i * size)).collect()

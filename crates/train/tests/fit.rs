@@ -11,7 +11,7 @@ use sde_core::noise::{BatchNoise, Noise, Stream};
 use sde_core::process::Vp;
 use sde_core::{Model, Prediction};
 use sde_data::{Batch, Dataset, Split, Toy, ToySet, digits};
-use sde_nets::{MlpConfig, NetConfig, Params, Resampling, TimeFeatures, UnetConfig, UpAttention};
+use sde_nets::{MlpConfig, NetConfig, Params, TimeFeatures, UnetConfig, UpAttention};
 use sde_train::checkpoint::{Checkpoint, Keep, Origin};
 use sde_train::loss::{Dsm, Loss, LossValue, Reduction, TimeLaw, Weighting};
 use sde_train::*;
@@ -320,18 +320,16 @@ fn micro_batches_add_up_to_the_batch_dropout_included() -> Result<()> {
         time_shift: 0.0,
     };
     let net = UnetConfig {
-        prediction: Prediction::Noise,
         channels: 8,
         multipliers: vec![1, 2],
         blocks: 1,
         attention: vec![4],
         up_attention: UpAttention::LastBlock,
-        heads: 1,
         dropout: 0.0,
-        resampling: Resampling::Conv,
         groups: Some(4),
         classes: Some(10),
         time,
+        ..UnetConfig::ho_ddpm()
     };
     let run = |micro_batch: Option<usize>, dropout: f64| -> Result<(Vec<f64>, Vec<f64>)> {
         struct Losses(Vec<f64>);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use sde_data::read::npy::NpyArray;
 use sde_data::read::npz::read_npz;
+use sde_nets::{NetConfig, UnetConfig};
 use serde_json::Value;
 
 use crate::support::{IMAGES, POINTS, Place, gap, rows};
@@ -37,6 +38,11 @@ fn every_preset_resolves_and_its_network_is_counted_without_its_data() {
         let parameters = number(&preset, "parameters");
         match name {
             "cifar10" => assert_eq!(parameters, 35_218_947.0, "score_sde's ddpm"),
+            "cifar10-ddpm" => assert_eq!(parameters, 35_746_307.0),
+            "cifar10-ddpmpp" | "cifar10-subvp" => assert_eq!(parameters, 61_804_419.0),
+            "cifar10-ddpmpp-deep" => assert_eq!(parameters, 106_632_579.0),
+            "cifar10-ncsnpp-ve" => assert_eq!(parameters, 62_758_787.0),
+            "cifar10-ncsnpp-ve-deep" => assert_eq!(parameters, 107_586_947.0),
             "digits" => {
                 assert!(parameters >= 3e5);
                 assert!(preset["net"]["multipliers"].as_array().is_some_and(|levels| levels.len() >= 2));
@@ -46,6 +52,24 @@ fn every_preset_resolves_and_its_network_is_counted_without_its_data() {
         }
     }
     assert!(place.names("").is_empty(), "looking at presets leaves something behind");
+}
+
+#[test]
+fn presets_of_published_networks_are_those_of_the_library() {
+    let place = Place::new();
+    for (name, published) in [
+        ("cifar10-ddpm", UnetConfig::ho_ddpm()),
+        ("cifar10-ddpmpp", UnetConfig::ddpmpp(4)),
+        ("cifar10-ddpmpp-deep", UnetConfig::ddpmpp(8)),
+        ("cifar10-subvp", UnetConfig::ddpmpp(4)),
+        ("cifar10-ncsnpp-ve", UnetConfig::ncsnpp(4)),
+        ("cifar10-ncsnpp-ve-deep", UnetConfig::ncsnpp(8)),
+        ("cifar10", UnetConfig { groups: Some(32), ..UnetConfig::song_ddpm() }),
+    ] {
+        let net = place.record(&format!("show {name}"))["net"].clone();
+        let net: NetConfig = serde_json::from_value(net).expect("a network's configuration");
+        assert_eq!(net, NetConfig::Unet(published), "{name}");
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
-//! Derivatives against central differences, in f64.
+//! Derivatives against central differences, in f64, and parameters by recipe.
 #![allow(dead_code, reason = "every test program uses a part")]
+
+use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor, Var};
 use sde_core::noise::{BatchNoise, Law, Noise, Stream};
@@ -99,4 +101,30 @@ pub fn check_second(what: &str, f: impl Function, inputs: &[Tensor]) -> Result<(
         Ok(sum)
     };
     check_scalar(what, slope, &gradients(slope, inputs)?, inputs)
+}
+
+/// Parameters by the recipe of `golden/README.md`, in the order of their names.
+pub fn by_recipe(shapes: &BTreeMap<String, Vec<usize>>, seed: u64) -> Result<Vec<(String, Tensor)>> {
+    let tensor = |(k, (name, shape)): (usize, (&String, &Vec<usize>))| {
+        let fan_in: usize = shape.iter().skip(1).product();
+        let (offset, scale) = match shape.len() {
+            1 if name.ends_with("frequencies") => (0.0, 0.5),
+            1 if name.contains("norm") && name.ends_with("weight") => (1.0, 0.2),
+            1 => (0.0, 0.1),
+            _ => (0.0, (3.0 / fan_in as f64).sqrt()),
+        };
+        let value = |j: usize| f64::from((offset + scale * uniform(seed, k, j + 1)) as f32);
+        let values: Vec<f64> = (0..shape.iter().product()).map(value).collect();
+        Ok((name.clone(), Tensor::from_vec(values, shape.as_slice(), &Device::Cpu)?))
+    };
+    shapes.iter().enumerate().map(tensor).collect()
+}
+
+fn uniform(seed: u64, k: usize, j: usize) -> f64 {
+    let position = ((k as u64) << 40).wrapping_add(j as u64);
+    let mut z = seed.wrapping_add(position.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^= z >> 31;
+    (z >> 11) as f64 * 2f64.powi(-52) - 1.0
 }
