@@ -16,6 +16,8 @@ pub struct Batch {
     pub x: Tensor,
     /// Their classes, u32 `[B]`, if the data is labelled.
     pub labels: Option<Tensor>,
+    /// What was done to them, f32 `[B, K]`, if the data is augmented and says so; zeros where nothing was.
+    pub augment: Option<Tensor>,
 }
 
 /// Which part of the data.

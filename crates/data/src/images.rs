@@ -177,7 +177,7 @@ impl Dataset for Images {
                 Some(Tensor::from_vec(chosen, indices.len(), &Device::Cpu)?)
             }
         };
-        Ok(Batch { x: Tensor::from_vec(x, (indices.len(), c, h, w), &Device::Cpu)?, labels })
+        Ok(Batch { x: Tensor::from_vec(x, (indices.len(), c, h, w), &Device::Cpu)?, labels, augment: None })
     }
 }
 

@@ -97,7 +97,11 @@ impl Dataset for Points {
         check_batch(self.len(), indices, noise)?;
         let rows = self.values.select(Axis(0), indices);
         let x = Tensor::from_iter(rows.iter().copied(), &Device::Cpu)?;
-        Ok(Batch { x: x.reshape((indices.len(), self.shape[0]))?.to_dtype(DType::F32)?, labels: None })
+        Ok(Batch {
+            x: x.reshape((indices.len(), self.shape[0]))?.to_dtype(DType::F32)?,
+            labels: None,
+            augment: None,
+        })
     }
 }
 

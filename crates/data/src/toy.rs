@@ -173,7 +173,11 @@ impl Dataset for ToySet {
         check_batch(self.len, indices, noise)?;
         let point = |&i: &usize| self.toy.sample(self.noise, self.split, i as u64);
         let values: Vec<f32> = indices.par_iter().flat_map_iter(point).map(|v| v as f32).collect();
-        Ok(Batch { x: Tensor::from_vec(values, (indices.len(), self.shape[0]), &Device::Cpu)?, labels: None })
+        Ok(Batch {
+            x: Tensor::from_vec(values, (indices.len(), self.shape[0]), &Device::Cpu)?,
+            labels: None,
+            augment: None,
+        })
     }
 }
 

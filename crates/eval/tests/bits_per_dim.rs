@@ -53,7 +53,11 @@ impl Dataset for Levels {
                 |k: u32| range.low() + range.width() * (f64::from(k) + draws.uniform()) / f64::from(LEVELS);
             values.extend(self.levels[i].map(&mut place));
         }
-        Ok(Batch { x: Tensor::from_vec(values, (indices.len(), 3), &Device::Cpu)?, labels: None })
+        Ok(Batch {
+            x: Tensor::from_vec(values, (indices.len(), 3), &Device::Cpu)?,
+            labels: None,
+            augment: None,
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the networks for points share: their view of a sample as one vector, without classes.
+//! What the networks for points share: their view of a sample as one vector, without classes or augmentation.
 
 use sde_core::Pass;
 
@@ -12,14 +12,26 @@ pub(crate) fn dimension(sample_shape: &[usize]) -> Result<usize> {
     }
 }
 
-/// Refuses labels, rather than not looking at them.
+/// Refuses labels and features of an augmentation, rather than not looking at them.
 pub(crate) fn unconditional(pass: Pass<'_>) -> Result<()> {
-    match pass.labels {
-        None => Ok(()),
-        Some(labels) => Err(Error::Shape {
+    if let Some(labels) = pass.labels {
+        return Err(Error::Shape {
             what: "class labels",
             expected: "none, since this network has no classes".into(),
             found: format!("labels {:?}", labels.dims()),
+        });
+    }
+    unaugmented(pass)
+}
+
+/// Refuses features of an augmentation.
+pub(crate) fn unaugmented(pass: Pass<'_>) -> Result<()> {
+    match pass.augment {
+        None => Ok(()),
+        Some(features) => Err(Error::Shape {
+            what: "features of the augmentation",
+            expected: "none, since this network is not told of augmentations".into(),
+            found: format!("features {:?}", features.dims()),
         }),
     }
 }

@@ -24,7 +24,7 @@ use self::path::{Down, Middle, Plan, Up};
 use crate::embedding::{TimeEmbedding, TimeFeatures};
 use crate::layers::{Conv2d, GroupNorm, NOTHING};
 use crate::ops::Window;
-use crate::{Builder, Error, Init, Result, ops};
+use crate::{Builder, Error, Init, Result, ops, points};
 
 /// Where attention stands on the path up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +139,7 @@ impl Unet {
                 found: format!("{:?}", x.dims()),
             });
         }
+        points::unaugmented(pass)?;
         // SiLU comes before every use of the embedding.
         let embedding = ops::silu(&self.embed(t, pass.labels, batch)?)?;
         let mut skips = vec![self.input.forward(x)?];

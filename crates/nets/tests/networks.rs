@@ -141,7 +141,7 @@ fn every_parameter_receives_the_gradient_that_differences_find() -> Result<()> {
         let (net, params) = away_from_the_start(&config, &shape)?;
         let ((x, t), labels) = (batch(&shape, 4)?, labels_of(&config, 4)?);
         let noise = BatchNoise::new(Noise::new(5), 0, 0..4);
-        let pass = Pass { labels: labels.as_ref(), dropout: Some(&noise) };
+        let pass = Pass { labels: labels.as_ref(), augment: None, dropout: Some(&noise) };
         let v = normal(x.dims(), 102)?;
         let loss = || -> Result<Tensor> { Ok((net.forward(&x, &t, pass)? * &v)?.sum_all()?) };
         let gradients = loss()?.backward()?;
@@ -173,7 +173,7 @@ fn gradients_reach_every_parameter_from_the_published_start() -> Result<()> {
         let (x, t) = batch(&shape, 4)?;
         let (x, t) = (x.to_dtype(DType::F32)?, t.to_dtype(DType::F32)?);
         let labels = labels_of(&config, 4)?;
-        let output = net.forward(&x, &t, Pass { labels: labels.as_ref(), dropout: None })?;
+        let output = net.forward(&x, &t, Pass { labels: labels.as_ref(), augment: None, dropout: None })?;
         let gradients = (output - &x)?.sqr()?.sum_all()?.backward()?;
         for (name, var) in params.iter() {
             assert!(gradients.get(var.as_tensor()).is_some(), "{name}");
@@ -187,7 +187,7 @@ fn gradients_with_respect_to_state_and_time() -> Result<()> {
     for (config, shape) in small() {
         let (net, _) = away_from_the_start(&config, &shape)?;
         let ((x, t), labels) = (batch(&shape, 2)?, labels_of(&config, 2)?);
-        let pass = Pass { labels: labels.as_ref(), dropout: None };
+        let pass = Pass { labels: labels.as_ref(), augment: None, dropout: None };
         // Slow times: the sinusoids of the presets turn 999 times a unit.
         let time = (t * 1e-3)?;
         let inputs = match config {
@@ -260,7 +260,7 @@ fn dropout_is_the_same_at_any_split_and_off_by_default() -> Result<()> {
     let run = |ids: std::ops::Range<u32>| -> Result<Tensor> {
         let noise = BatchNoise::new(Noise::new(1), 7, ids.clone());
         let (start, len) = (ids.start as usize, ids.len());
-        let pass = Pass { labels: None, dropout: Some(&noise) };
+        let pass = Pass { labels: None, augment: None, dropout: Some(&noise) };
         Ok(net.forward(&x.narrow(0, start, len)?, &t.narrow(0, start, len)?, pass)?)
     };
     let whole = run(0..6)?;
@@ -276,7 +276,7 @@ fn classes_condition_and_the_last_label_is_none() -> Result<()> {
     let (x, t) = batch(&shape, 2)?;
     let with = |labels: &[u32]| -> Result<Tensor> {
         let labels = Tensor::new(labels, &CPU)?;
-        Ok(net.forward(&x, &t, Pass { labels: Some(&labels), dropout: None })?)
+        Ok(net.forward(&x, &t, Pass { labels: Some(&labels), augment: None, dropout: None })?)
     };
     assert!(distance(&with(&[0, 1])?, &with(&[0, 2])?)? > 1e-3);
     assert_eq!(distance(&with(&[3, 3])?, &net.forward(&x, &t, Pass::EVAL)?)?, 0.0);
@@ -285,8 +285,20 @@ fn classes_condition_and_the_last_label_is_none() -> Result<()> {
     let (plain, shape) = small().swap_remove(3);
     let (net, _) = away_from_the_start(&plain, &shape)?;
     let ((x, t), labels) = (batch(&shape, 2)?, Tensor::new(&[0u32, 1], &CPU)?);
-    assert!(net.forward(&x, &t, Pass { labels: Some(&labels), dropout: None }).is_err());
+    assert!(net.forward(&x, &t, Pass { labels: Some(&labels), augment: None, dropout: None }).is_err());
     assert!(net.forward(&x.narrow(3, 0, 5)?, &t, Pass::EVAL).is_err());
+    Ok(())
+}
+
+/// Whoever trains on augmented data with a network that is not told of it would learn the augmented data.
+#[test]
+fn networks_that_are_not_told_of_augmentations_refuse_their_features() -> Result<()> {
+    for (config, shape) in small() {
+        let (net, _) = away_from_the_start(&config, &shape)?;
+        let ((x, t), features) = (batch(&shape, 2)?, Tensor::zeros((2, 9), DType::F64, &CPU)?);
+        let refused = net.forward(&x, &t, Pass { augment: Some(&features), ..Pass::EVAL });
+        assert!(refused.is_err_and(|e| e.to_string().contains("augmentation")), "{config:?}");
+    }
     Ok(())
 }
 
@@ -296,7 +308,7 @@ fn frozen_and_trainable_networks_agree_and_only_one_is_taped() -> Result<()> {
         let (net, params) = away_from_the_start(&config, &shape)?;
         let frozen = params.to_weights()?.freeze(DType::F64, &CPU, |b| config.build(b, &shape))?;
         let ((x, t), labels) = (batch(&shape, 3)?, labels_of(&config, 3)?);
-        let pass = Pass { labels: labels.as_ref(), dropout: None };
+        let pass = Pass { labels: labels.as_ref(), augment: None, dropout: None };
         let (taped, plain) = (net.forward(&x, &t, pass)?, frozen.forward(&x, &t, pass)?);
         assert_eq!(distance(&taped, &plain)?, 0.0);
         assert!(taped.track_op() && !plain.track_op());

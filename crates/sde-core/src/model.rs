@@ -14,13 +14,15 @@ use crate::{Error, Prediction, Result};
 pub struct Pass<'a> {
     /// Class labels, `[B]` u32; `None` for an unconditional pass.
     pub labels: Option<&'a Tensor>,
+    /// Features of the augmentation of each sample, `[B, K]`; `None` for data as it is, which zeros mean, too.
+    pub augment: Option<&'a Tensor>,
     /// The source of dropout masks; `None` turns dropout off.
     pub dropout: Option<&'a BatchNoise>,
 }
 
 impl Pass<'_> {
-    /// An unconditional pass without dropout.
-    pub const EVAL: Self = Self { labels: None, dropout: None };
+    /// An unconditional pass without augmentation and dropout.
+    pub const EVAL: Self = Self { labels: None, augment: None, dropout: None };
 }
 
 /// A network, as training sees it.
@@ -173,7 +175,7 @@ impl<M: Model> Field for ModelField<M> {
         let batch = x.dim(0)?;
         let times = host_tensor(per_sample(t, batch)?, &[batch], self.dtype, &self.device)?;
         let input = x.to_device(&self.device)?.to_dtype(self.dtype)?;
-        let pass = Pass { labels: self.labels.as_ref(), dropout: None };
+        let pass = Pass { labels: self.labels.as_ref(), ..Pass::EVAL };
         let output = self.model.forward(&input, &times, pass)?;
         Ok(output.to_device(x.device())?.to_dtype(x.dtype())?)
     }

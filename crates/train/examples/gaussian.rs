@@ -38,7 +38,7 @@ fn main() -> Result<()> {
     for step in 0..STEPS {
         let noise = BatchNoise::new(Noise::new(1), step, 0..BATCH);
         let normal = noise.tensor(Law::Normal, Stream::Data, 0, &[1], DType::F32, &device)?;
-        let batch = Batch { x: normal.affine(STD, MEAN)?, labels: None };
+        let batch = Batch { x: normal.affine(STD, MEAN)?, labels: None, augment: None };
         let value = loss.loss(&net, &batch, &noise)?.total;
         let tape = value.backward()?;
         let gradients: Gradients =

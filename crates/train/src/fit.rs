@@ -278,7 +278,9 @@ fn micro_batches(
         let x = here(&batch.x)?.to_dtype(params.dtype())?;
         let labels = batch.labels.as_ref().filter(|_| task.conditional).map(here).transpose()?;
         let noise = BatchNoise::new(noise.noise, noise.step, samples.iter().copied());
-        Ok((Batch { x, labels }, noise, samples.len() as f64 / examples as f64))
+        let augment = batch.augment.as_ref().map(here).transpose()?;
+        let augment = augment.map(|features| features.to_dtype(params.dtype())).transpose()?;
+        Ok((Batch { x, labels, augment }, noise, samples.len() as f64 / examples as f64))
     };
     let size = task.config.micro_batch.unwrap_or(task.config.batch).max(1);
     noise.samples.chunks(size).enumerate().map(|(i, samples)| part(samples, i * size)).collect()

@@ -45,7 +45,7 @@ impl<F: Fn(&Tensor, &[f64]) -> sde_core::Result<Tensor>> Model for Formula<F> {
 fn gaussian(n: u32, mean: f64, variance: f64) -> Result<Batch> {
     let noise = BatchNoise::new(Noise::new(5), 0, 0..n);
     let z = noise.tensor(Law::Normal, Stream::User, 0, &[2], DType::F64, &Device::Cpu)?;
-    Ok(Batch { x: ((z * variance.sqrt())? + mean)?, labels: None })
+    Ok(Batch { x: ((z * variance.sqrt())? + mean)?, labels: None, augment: None })
 }
 
 /// Mean and standard error.
@@ -133,7 +133,8 @@ fn at_the_exact_model_the_gradient_has_zero_mean() -> Result<()> {
     for chunk in 0..40u32 {
         let noise = BatchNoise::new(Noise::new(2), chunk, 0..500);
         let batch = gaussian(20_000, 0.7, 0.25)?.x.narrow(0, 500 * chunk as usize, 500)?;
-        let gradients = dsm.loss(&model, &Batch { x: batch, labels: None }, &noise)?.total.backward()?;
+        let gradients =
+            dsm.loss(&model, &Batch { x: batch, labels: None, augment: None }, &noise)?.total.backward()?;
         for (slopes, var) in slopes.iter_mut().zip([&gain, &offset]) {
             slopes.push(gradients.get(var).expect("a gradient").to_vec1::<f64>()?[0]);
         }
@@ -170,7 +171,7 @@ fn states_and_targets_fit_each_other_for_every_process() -> Result<()> {
                 let value: Vec<_> = maps.iter().map(|m| m.value.clone()).collect();
                 Ok((apply_each(&state, x)? + apply_each(&value, &point)?)?)
             });
-            let batch = Batch { x: point.clone(), labels: None };
+            let batch = Batch { x: point.clone(), labels: None, augment: None };
             let worst = losses(&dsm, &model, &batch, 3)?.into_iter().fold(0.0, f64::max);
             assert!(worst < 1e-18, "process {index}, {prediction:?}: {worst}");
         }
@@ -276,10 +277,35 @@ fn a_batch_cut_in_two_is_the_same_batch() -> Result<()> {
     let mut parts = Vec::new();
     for from in [0u32, 3] {
         let to = if from == 0 { 3 } else { 8 };
-        let part = Batch { x: batch.x.narrow(0, from as usize, (to - from) as usize)?, labels: None };
+        let part =
+            Batch { x: batch.x.narrow(0, from as usize, (to - from) as usize)?, labels: None, augment: None };
         let noise = BatchNoise::new(Noise::new(7), 0, from..to);
         parts.extend(dsm.per_sample(&model, &part, &noise)?.to_vec1::<f64>()?);
     }
     assert_eq!(whole, parts);
+    Ok(())
+}
+
+#[test]
+fn the_model_is_told_of_the_augmentation() -> Result<()> {
+    /// Predicts the features it is told of.
+    struct Told;
+    impl Model for Told {
+        fn prediction(&self) -> Prediction {
+            Prediction::Noise
+        }
+        fn forward(&self, x: &Tensor, _: &Tensor, pass: Pass<'_>) -> sde_core::Result<Tensor> {
+            Ok(pass.augment.map_or_else(|| x.zeros_like(), |features| Ok(features.clone()))?)
+        }
+    }
+    let time = TimeLaw::Uniform { from: 1e-5, to: 1.0 };
+    let dsm = Dsm::new(Arc::new(Vp::STANDARD), time, Weighting::Simple, Reduction::Mean)?;
+    let plain = gaussian(8, 0.0, 1.0)?;
+    let noise = BatchNoise::new(Noise::new(7), 0, 0..8);
+    // A model that predicts the noise itself, because it is told, has no loss.
+    let eps = noise.tensor(Law::Normal, Stream::Diffusion, 0, &[2], DType::F64, &Device::Cpu)?;
+    let told = Batch { augment: Some(eps), ..plain.clone() };
+    assert!(dsm.per_sample(&Told, &told, &noise)?.to_vec1::<f64>()?.iter().all(|loss| *loss == 0.0));
+    assert!(dsm.per_sample(&Told, &plain, &noise)?.to_vec1::<f64>()?.iter().all(|loss| *loss > 0.0));
     Ok(())
 }

@@ -79,7 +79,8 @@ impl Dsm {
             + self.apply(&t, |sde, t| sde.factor(t), &eps)?)?;
 
         let times = host_tensor(t.clone(), &[t.len()], data.dtype(), data.device())?;
-        let pass = Pass { labels: batch.labels.as_ref(), dropout: Some(noise) };
+        let pass =
+            Pass { labels: batch.labels.as_ref(), augment: batch.augment.as_ref(), dropout: Some(noise) };
         let predicted = model.forward(&state, &times, pass)?;
         let error = (predicted - self.target(model.prediction(), &t, data, &eps)?)?;
         self.cost(model.prediction(), &drawn, &error)
