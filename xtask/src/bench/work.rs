@@ -1,0 +1,70 @@
+//! What this project's worker does for a case.
+
+mod network;
+mod operator;
+
+use anyhow::{Result, bail};
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+use sde_core::noise::{BatchNoise, Law, Noise, Stream};
+
+use super::case::Case;
+use super::clock::{Clock, Elapsed};
+
+/// Something prepared, to be done and timed.
+pub trait Work {
+    /// Does it once.
+    fn run(&mut self) -> Result<()>;
+
+    /// The trainable scalars, where there is a network.
+    fn parameters(&self) -> Option<usize> {
+        None
+    }
+
+    /// Does it a number of times.
+    fn measure(&mut self, iterations: usize, device: &Device) -> Result<Elapsed> {
+        device.synchronize()?;
+        let clock = Clock::start();
+        for _ in 0..iterations {
+            self.run()?;
+        }
+        device.synchronize()?;
+        Ok(clock.elapsed())
+    }
+}
+
+/// Work without a network.
+struct Plain<F>(F);
+
+impl<F: FnMut() -> Result<()>> Work for Plain<F> {
+    fn run(&mut self) -> Result<()> {
+        (self.0)()
+    }
+}
+
+/// Makes ready.
+pub fn prepare(case: Case, device: &Device) -> Result<Box<dyn Work>> {
+    Ok(match case {
+        Case::Gemm { size } => gemm(size, device)?,
+        Case::Op { op, pass, batch } => operator::prepare(&op, pass, batch, device)?,
+        Case::Forward { net, shape, batch } => Box::new(network::Forward::new(&net, &shape, batch, device)?),
+        Case::Step { net, shape, batch, optimiser, clip, ema } => {
+            Box::new(network::Step::new(&net, &shape, batch, (optimiser, clip, ema), device)?)
+        }
+        Case::Fit { .. } | Case::Sampling { .. } => bail!("not yet"),
+    })
+}
+
+/// A product on every thread at once, as the operators use the `gemm` crate: one thread inside each product.
+fn gemm(size: usize, device: &Device) -> Result<Box<dyn Work>> {
+    let pairs: Vec<[Tensor; 2]> = (0..rayon::current_num_threads())
+        .map(|i| Ok([normal(2 * i, size, &[size], device)?, normal(2 * i + 1, size, &[size], device)?]))
+        .collect::<Result<_>>()?;
+    Ok(Box::new(Plain(move || Ok(pairs.par_iter().try_for_each(|[a, b]| a.matmul(b).map(drop))?))))
+}
+
+/// `[batch, shape…]` standard normal entries.
+fn normal(seed: usize, batch: usize, shape: &[usize], device: &Device) -> Result<Tensor> {
+    let noise = BatchNoise::new(Noise::new(seed as u64), 0, 0..batch as u32);
+    Ok(noise.tensor(Law::Normal, Stream::User, 0, shape, candle_core::DType::F32, device)?)
+}

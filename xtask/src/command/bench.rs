@@ -1,0 +1,23 @@
+//! `bench`: this project timed against PyTorch.
+
+mod mlp;
+mod ops;
+mod session;
+mod unet;
+
+use anyhow::Result;
+
+use crate::bench::worker;
+use crate::cli::{Bench, Suite};
+use crate::device;
+use crate::output::Output;
+
+/// Runs a suite.
+pub fn run(args: &Bench, output: Output) -> Result<()> {
+    match &args.suite {
+        Suite::Ops(args) => ops::run(args, output),
+        Suite::Unet(args) => unet::run(args, output),
+        Suite::Mlp(args) => mlp::run(args, output),
+        Suite::Worker(args) => worker::serve(&device::select(&args.device.name, output)?),
+    }
+}
