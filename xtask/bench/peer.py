@@ -198,6 +198,19 @@ class Unet(nn.Module):
 
 NETWORKS = {"unet": Unet, "mlp": Mlp}
 
+# Parts of networks that are not written here; a configuration may say that it does without them.
+UNKNOWN = ["pyramid", "rescale", "scale_shift", "one_hot", "augment", "centre", "precondition", "time_dim"]
+
+
+def build(config, shape):
+    kind, resampling = config["kind"], config.get("resampling")
+    if kind not in NETWORKS or resampling not in (None, "conv", "pool"):
+        raise NotImplementedError(f"this network is not written here ({kind}, resampling {resampling})")
+    for key in UNKNOWN if kind == "unet" else []:
+        if config.get(key):
+            raise NotImplementedError(f"this network is not written here ({key} = {config[key]})")
+    return NETWORKS[kind](config, shape)
+
 
 class Bench:
     """Makes of a case what is timed: a function that does it once."""
@@ -217,10 +230,7 @@ class Bench:
         return x.contiguous(memory_format=torch.channels_last) if self.channels_last and x.dim() == 4 else x
 
     def network(self, case):
-        make = NETWORKS.get(case["net"]["kind"])
-        if make is None:
-            raise NotImplementedError(f"no network of kind {case['net']['kind']} on this side")
-        net = make(case["net"], case["shape"]).to(self.device)
+        net = build(case["net"], case["shape"]).to(self.device)
         self.parameters = sum(p.numel() for p in net.parameters())
         return net.to(memory_format=torch.channels_last) if self.channels_last and len(case["shape"]) == 3 else net
 
@@ -355,6 +365,8 @@ class Bench:
     def synchronise(self):
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
 
 
 def main():

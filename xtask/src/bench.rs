@@ -11,6 +11,7 @@ pub mod flops;
 pub mod inventory;
 pub mod machine;
 pub mod peer;
+pub mod stand_in;
 pub mod statistics;
 pub mod table;
 pub mod worker;

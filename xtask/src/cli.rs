@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
-pub use bench::{Bench, Measuring, Mlp, Ops, Suite, Unet};
+pub use bench::{Bench, BenchSample, BenchTrain, Measuring, Mlp, Ops, Suite, Unet};
 
 /// Train, sample and evaluate score-based diffusion models.
 #[derive(Debug, Parser)]

@@ -3,9 +3,9 @@
 use sde_nets::NetConfig;
 use sde_train::AdamConfig;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use crate::build::SamplerConfig;
+use crate::build::{ProcessConfig, SamplerConfig};
+use crate::config::Preset;
 
 /// Something that can be done again and again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -34,7 +34,14 @@ pub enum Case {
         /// Samples.
         batch: usize,
     },
-    /// A training step: loss, backward, clipping, Adam, one average of the weights.
+    /// Updates by `fit` on a preset, its data pipeline included.
+    Fit {
+        /// The preset.
+        preset: Box<Preset>,
+        /// Whether images are made up rather than read.
+        synthetic: bool,
+    },
+    /// The same in PyTorch: loss, backward, clipping, Adam, one average of the weights, on data that is there already.
     Step {
         /// The network.
         net: NetConfig,
@@ -49,13 +56,6 @@ pub enum Case {
         /// The decay of the average.
         ema: f64,
     },
-    /// Updates by `fit` on a preset, its data pipeline included.
-    Fit {
-        /// The preset.
-        preset: Box<Value>,
-        /// Whether images are made up rather than read.
-        synthetic: bool,
-    },
     /// One batch of samples.
     Sampling {
         /// The network.
@@ -66,8 +66,8 @@ pub enum Case {
         batch: usize,
         /// Network calls.
         nfe: usize,
-        /// The preset's process.
-        process: Box<Value>,
+        /// The process.
+        process: ProcessConfig,
         /// The sampler, with as many steps as there are calls.
         sampler: SamplerConfig,
     },

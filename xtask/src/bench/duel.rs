@@ -56,11 +56,16 @@ impl Duel {
 
     /// Measures a case; both warm up first.
     pub fn run(&mut self, plan: &Plan, case: &Case) -> Result<Outcome> {
+        self.run_pair(plan, case, case)
+    }
+
+    /// Measures ours against their form of it.
+    pub fn run_pair(&mut self, plan: &Plan, case: &Case, their_case: &Case) -> Result<Outcome> {
         let parameters = self.ours.prepare(case)?;
         let mut refusal = None;
         let mut theirs = self.theirs.as_mut();
         if let Some(peer) = &mut theirs {
-            match peer.prepare(case) {
+            match peer.prepare(their_case) {
                 Ok(found) if found != parameters => bail!(
                     "the networks differ: {parameters:?} parameters here, {found:?} in PyTorch, of {}",
                     serde_json::to_string(case)?

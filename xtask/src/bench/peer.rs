@@ -48,7 +48,8 @@ impl Peer {
     /// A Python with PyTorch.
     pub fn python(python: &Path, settings: &Settings) -> Result<Self> {
         let mut command = Command::new(python);
-        let device = if settings.device == "auto" { "cpu" } else { &settings.device };
+        // What PyTorch calls the same device.
+        let device = if settings.device == "metal" { "mps" } else { &settings.device };
         let arguments = json!({
             "threads": settings.threads,
             "device": device,

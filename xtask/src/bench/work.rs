@@ -1,7 +1,9 @@
 //! What this project's worker does for a case.
 
+mod fitting;
 mod network;
 mod operator;
+mod sampling;
 
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor};
@@ -48,16 +50,19 @@ pub fn prepare(case: Case, device: &Device) -> Result<Box<dyn Work>> {
         Case::Gemm { size } => gemm(size, device)?,
         Case::Op { op, pass, batch } => operator::prepare(&op, pass, batch, device)?,
         Case::Forward { net, shape, batch } => Box::new(network::Forward::new(&net, &shape, batch, device)?),
-        Case::Step { net, shape, batch, optimiser, clip, ema } => {
-            Box::new(network::Step::new(&net, &shape, batch, (optimiser, clip, ema), device)?)
+        Case::Fit { preset, synthetic } => Box::new(fitting::Fitting::new(&preset, synthetic, device)?),
+        Case::Sampling { net, shape, batch, process, sampler, .. } => {
+            Box::new(sampling::Sampling::new(&net, shape, batch, (&process, sampler), device)?)
         }
-        Case::Fit { .. } | Case::Sampling { .. } => bail!("not yet"),
+        Case::Step { .. } => bail!("a step is PyTorch's; this side is told to fit"),
     })
 }
 
 /// A product on every thread at once, as the operators use the `gemm` crate: one thread inside each product.
 fn gemm(size: usize, device: &Device) -> Result<Box<dyn Work>> {
-    let pairs: Vec<[Tensor; 2]> = (0..rayon::current_num_threads())
+    // An accelerator is busy with one.
+    let products = if device.is_cpu() { rayon::current_num_threads() } else { 1 };
+    let pairs: Vec<[Tensor; 2]> = (0..products)
         .map(|i| Ok([normal(2 * i, size, &[size], device)?, normal(2 * i + 1, size, &[size], device)?]))
         .collect::<Result<_>>()?;
     Ok(Box::new(Plain(move || Ok(pairs.par_iter().try_for_each(|[a, b]| a.matmul(b).map(drop))?))))

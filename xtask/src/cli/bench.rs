@@ -21,6 +21,10 @@ pub enum Suite {
     Unet(Unet),
     /// An MLP of three layers of 128 for points: forward pass and training step
     Mlp(Mlp),
+    /// Updates of a preset, from its data to its log
+    Train(BenchTrain),
+    /// Samples by a preset's sampler and network, with fresh weights
+    Sample(BenchSample),
     /// One side of a comparison: requests on standard input, answers on standard output
     #[command(hide = true)]
     Worker(Worker),
@@ -83,6 +87,39 @@ pub struct Mlp {
     /// Points, one measurement for each number
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [512], value_parser = positive::<usize>)]
     pub batch: Vec<usize>,
+    #[command(flatten)]
+    pub measuring: Measuring,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchTrain {
+    /// A preset's name (`presets` lists them), or a path that ends in .toml
+    #[arg(default_value = "cifar10-tiny")]
+    pub preset: String,
+    /// Change a number of the preset, such as train.batch=64; may be given many times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    #[command(flatten)]
+    pub measuring: Measuring,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchSample {
+    /// A preset's name (`presets` lists them), or a path that ends in .toml
+    #[arg(default_value = "cifar10-tiny")]
+    pub preset: String,
+    /// The sampler, one with a fixed grid [default: the preset's]
+    #[arg(long, value_name = "NAME")]
+    pub sampler: Option<String>,
+    /// Network calls for each sample
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = positive::<usize>)]
+    pub nfe: usize,
+    /// Samples drawn together, one measurement for each number
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [16], value_parser = positive::<usize>)]
+    pub batch: Vec<usize>,
+    /// Change a number of the preset, such as net.channels=64; may be given many times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
     #[command(flatten)]
     pub measuring: Measuring,
 }

@@ -1,8 +1,11 @@
 //! `bench`: this project timed against PyTorch.
 
 mod mlp;
+mod network;
 mod ops;
+mod sample;
 mod session;
+mod train;
 mod unet;
 
 use anyhow::Result;
@@ -18,6 +21,8 @@ pub fn run(args: &Bench, output: Output) -> Result<()> {
         Suite::Ops(args) => ops::run(args, output),
         Suite::Unet(args) => unet::run(args, output),
         Suite::Mlp(args) => mlp::run(args, output),
+        Suite::Train(args) => train::run(args, output),
+        Suite::Sample(args) => sample::run(args, output),
         Suite::Worker(args) => worker::serve(&device::select(&args.device.name, output)?),
     }
 }

@@ -1,11 +1,11 @@
 //! `bench ops`: every operator of the CIFAR-10 U-Net at its shapes, weighted by how often a training step uses it.
 
-use anyhow::Result;
-use sde_nets::count_parameters;
+use anyhow::{Result, bail};
+use sde_nets::NetConfig;
 use serde_json::{Value, json};
 
 use super::session::{Session, threads_label};
-use super::unet::{SHAPE, config};
+use super::unet::{SHAPE, preset};
 use crate::bench::case::{Case, Operator, Pass, Update};
 use crate::bench::duel::Outcome;
 use crate::bench::flops::Work;
@@ -48,12 +48,8 @@ pub fn run(args: &Ops, output: Output) -> Result<()> {
 
 /// The operators asked for: those of the network, and a few by themselves.
 fn cases(args: &Ops) -> Result<Vec<(Operator, Pass, usize)>> {
-    let config = config(args.measuring.quick);
+    let NetConfig::Unet(config) = preset(args.measuring.quick)?.net else { bail!("the preset is no U-Net") };
     let items = inventory(&config, SHAPE[0], SHAPE[1]);
-    let (n, count) = (parameters(&items), count_parameters(|b| sde_nets::Unet::new(b, &config, &SHAPE))?);
-    if n != count {
-        return Err(Failure::Config(format!("the inventory has {n} parameters, the network {count}")).into());
-    }
     let mut cases: Vec<(Operator, Pass, usize)> = items
         .iter()
         .flat_map(|item| item.passes().into_iter().map(|(pass, count)| (item.op.clone(), pass, count)))

@@ -9,7 +9,7 @@ use crate::bench::case::Case;
 use crate::bench::duel::{Duel, Outcome, Plan};
 use crate::bench::machine;
 use crate::bench::peer::{Peer, Settings};
-use crate::bench::table::Table;
+use crate::bench::table::{Table, ratio, seconds};
 use crate::cli::Measuring;
 use crate::exit::Failure;
 use crate::output::{Output, save_record};
@@ -52,9 +52,9 @@ impl<'a> Session<'a> {
                 session.plan.python = Some(python);
             }
             Err(error) => output.say(format!(
-                "no PyTorch in {} ({}); timing this project alone (--python PATH names another)",
+                "no PyTorch ({}: {}); timing this project alone (--python PATH names another)",
                 python.display(),
-                crate::exit::one_line(&error)
+                reason(&error)
             )),
         }
         Ok(session)
@@ -65,7 +65,9 @@ impl<'a> Session<'a> {
         if !self.args.threads.is_empty() {
             return self.args.threads.clone();
         }
-        let mut threads = vec![1, machine::cores()];
+        // An accelerator's speed does not depend on them.
+        let mut threads =
+            if self.device == "cpu" { vec![1, machine::cores()] } else { vec![machine::cores()] };
         threads.dedup();
         threads
     }
@@ -94,23 +96,28 @@ impl<'a> Session<'a> {
         if let Some((_, peak)) = self.peaks.iter().find(|(n, _)| *n == threads) {
             return Ok(*peak);
         }
-        let size = if self.quick() { 64 } else { 1024 };
+        let size = match (self.quick(), self.device == "cpu") {
+            (true, _) => 64,
+            (_, true) => 1024,
+            _ => 4096,
+        };
         let plan = Plan { python: None, ..self.plan.clone() };
         let mut duel = Duel::start(&plan, &self.settings(threads))?;
         let outcome = duel.run(&plan, &Case::Gemm { size })?;
         // At one thread by CPU time, as everything that is compared with it.
-        let peak = 2.0 * (threads * size * size * size) as f64 / outcome.seconds().range[0];
+        let products = if self.device == "cpu" { threads } else { 1 };
+        let peak = 2.0 * (products * size * size * size) as f64 / outcome.seconds().range[0];
         self.peaks.push((threads, peak));
         Ok(peak)
     }
 
     /// Says how a measurement went.
     pub fn say(&self, label: &str, outcome: &Outcome) {
-        let ratio = crate::bench::table::ratio(outcome.ratio());
-        let seconds = crate::bench::table::seconds(outcome.seconds().median);
+        let ratio = outcome.ratio().map_or(String::new(), |r| format!(", {} of PyTorch's", ratio(Some(r))));
+        let seconds = seconds(outcome.seconds().median);
         let refusal = outcome.refusal.as_ref().map_or(String::new(), |r| format!("; PyTorch: {r}"));
         self.output.say(format!(
-            "{label}, {}: {seconds} {}, {ratio} of PyTorch's{refusal}",
+            "{label}, {}: {seconds} {}{ratio}{refusal}",
             threads_label(outcome.threads),
             outcome.clock_name()
         ));
@@ -145,13 +152,16 @@ impl<'a> Session<'a> {
             .collect();
         let torch =
             record["versions"]["torch"].as_str().map_or("no PyTorch".to_owned(), |v| format!("PyTorch {v}"));
+        let ratios = match &self.plan.python {
+            Some(_) => format!("; ratios: median and quartiles of {} pairs", self.plan.repeats),
+            None => String::new(),
+        };
         let foot = format!(
-            "{}, {} cores, {torch}, revision {}; matrix products: {}; ratios: median and quartiles of {} pairs, CPU time at one thread, wall time at more",
+            "{}, {} cores, {torch}, revision {}; matrix products: {}; CPU time at one thread, wall time at more{ratios}",
             record["machine"]["cpu"].as_str().unwrap_or("processor unknown"),
             record["machine"]["cores"],
             revision(),
             peaks.join(", "),
-            self.plan.repeats,
         );
         let body = |render: fn(&Table) -> String, gap: &str| {
             let blocks = tables.iter().map(|(title, table)| format!("{title}\n{gap}{}", render(table)));
@@ -164,6 +174,11 @@ impl<'a> Session<'a> {
         };
         self.output.result(summary, &record)
     }
+}
+
+/// Why there is no PyTorch, without what the line says already.
+fn reason(error: &anyhow::Error) -> String {
+    error.root_cause().to_string().replacen("PyTorch: ", "", 1)
 }
 
 /// `1 thread`, `2 threads`.
