@@ -65,7 +65,14 @@ fn gemm(size: usize, device: &Device) -> Result<Box<dyn Work>> {
     let pairs: Vec<[Tensor; 2]> = (0..products)
         .map(|i| Ok([normal(2 * i, size, &[size], device)?, normal(2 * i + 1, size, &[size], device)?]))
         .collect::<Result<_>>()?;
-    Ok(Box::new(Plain(move || Ok(pairs.par_iter().try_for_each(|[a, b]| a.matmul(b).map(drop))?))))
+    let product = |[a, b]: &[Tensor; 2]| a.matmul(b).map(drop);
+    // An accelerator wants all work from one thread.
+    let on_host = device.is_cpu();
+    Ok(Box::new(Plain(move || {
+        let done =
+            if on_host { pairs.par_iter().try_for_each(product) } else { pairs.iter().try_for_each(product) };
+        Ok(done?)
+    })))
 }
 
 /// `[batch, shape…]` standard normal entries.

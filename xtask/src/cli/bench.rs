@@ -45,7 +45,7 @@ pub struct Measuring {
     /// Tiny networks and short measurements: shows that everything runs, says nothing of speed
     #[arg(long)]
     pub quick: bool,
-    /// Let PyTorch cast by itself to this type: bf16
+    /// Let PyTorch cast by itself to this type: bf16; on a GPU with images channels last
     #[arg(long, value_name = "TYPE")]
     pub autocast: Option<String>,
     /// Let PyTorch keep images channels last
@@ -78,6 +78,9 @@ pub struct Unet {
     /// Samples, one measurement for each number
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [8, 32], value_parser = positive::<usize>)]
     pub batch: Vec<usize>,
+    /// Change a number of the preset that is timed, such as net.dropout=0; may be given many times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
     #[command(flatten)]
     pub measuring: Measuring,
 }

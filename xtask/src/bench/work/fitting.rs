@@ -110,7 +110,8 @@ struct Stopwatch {
 }
 
 impl Hooks for Stopwatch {
-    fn on_sample(&mut self, _state: &State) -> Result<(), Box<dyn StdError + Send + Sync>> {
+    fn on_sample(&mut self, state: &State) -> Result<(), Box<dyn StdError + Send + Sync>> {
+        state.params().device().synchronize()?;
         self.elapsed = Some(self.clock.elapsed());
         Err("enough".into())
     }

@@ -48,7 +48,9 @@ pub fn run(args: &Ops, output: Output) -> Result<()> {
 
 /// The operators asked for: those of the network, and a few by themselves.
 fn cases(args: &Ops) -> Result<Vec<(Operator, Pass, usize)>> {
-    let NetConfig::Unet(config) = preset(args.measuring.quick)?.net else { bail!("the preset is no U-Net") };
+    let NetConfig::Unet(config) = preset(args.measuring.quick, &[])?.net else {
+        bail!("the preset is no U-Net")
+    };
     let items = inventory(&config, SHAPE[0], SHAPE[1]);
     let mut cases: Vec<(Operator, Pass, usize)> = items
         .iter()

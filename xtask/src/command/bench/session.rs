@@ -82,7 +82,8 @@ impl<'a> Session<'a> {
             threads,
             device: self.device.clone(),
             autocast: self.args.autocast.is_some(),
-            channels_last: self.args.channels_last,
+            // The layout that tensor cores want.
+            channels_last: self.args.channels_last || (self.args.autocast.is_some() && self.device != "cpu"),
         }
     }
 

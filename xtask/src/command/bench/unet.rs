@@ -15,18 +15,19 @@ use crate::output::Output;
 pub const SHAPE: [usize; 3] = [3, 32, 32];
 
 /// Song's network with Ho's attention is Ho's; `quick` has its structure at a fraction of the size.
-pub fn preset(quick: bool) -> Result<Preset> {
+pub fn preset(quick: bool, sets: &[String]) -> Result<Preset> {
     let mut source = Source::find("cifar10")?;
     source.set("net.up_attention=every_block")?;
     if quick {
         ["channels=8", "blocks=1", "groups=4"].iter().try_for_each(|s| source.set(&format!("net.{s}")))?;
     }
+    sets.iter().try_for_each(|set| source.set(set))?;
     source.parse()
 }
 
 /// Runs the suite.
 pub fn run(args: &Unet, output: Output) -> Result<()> {
-    let preset = preset(args.measuring.quick)?;
+    let preset = preset(args.measuring.quick, &args.sets)?;
     let mut session = Session::open("unet", &args.measuring, output)?;
     let rows = measure(&mut session, &preset, &SHAPE, &args.batch, true)?;
     let titles =
@@ -43,7 +44,7 @@ mod tests {
 
     #[test]
     fn the_inventory_is_the_published_network() -> Result<()> {
-        let NetConfig::Unet(config) = preset(false)?.net else { anyhow::bail!("no U-Net") };
+        let NetConfig::Unet(config) = preset(false, &[])?.net else { anyhow::bail!("no U-Net") };
         let items = inventory(&config, 3, 32);
         assert_eq!(parameters(&items), 35_746_307);
         // 99.5 and 298.6 GFLOP for 8 images, by counting the operations of a run with other tools.
