@@ -87,7 +87,7 @@ fn parts(op: &Operator, batch: usize, device: &Device) -> Result<(Vec<Tensor>, A
             let weight = normal(1, outputs, &[inputs], device)?;
             let tensors =
                 vec![normal(0, batch, &[inputs], device)?, weight, normal(2, outputs, &[], device)?];
-            (tensors, Box::new(|t| Ok(t[0].matmul(&t[1].t()?)?.broadcast_add(&t[2])?)))
+            (tensors, Box::new(|t| Ok(ops::linear(&t[0], &t[1], &t[2])?)))
         }
         Operator::Update { .. } => bail!("an update has no inputs"),
     })
