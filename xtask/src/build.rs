@@ -6,7 +6,7 @@ mod loss;
 mod process;
 pub mod sampler;
 
-pub use data::{DataConfig, Use};
+pub use data::{DataConfig, Loaded, Use};
 pub use likelihood::LikelihoodConfig;
 pub use loss::LossConfig;
 pub use process::ProcessConfig;

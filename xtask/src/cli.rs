@@ -1,9 +1,13 @@
 //! The command line.
 
+mod bench;
+
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
+
+pub use bench::{Bench, BenchSample, BenchTrain, Measuring, Mlp, Ops, Suite, Unet};
 
 /// Train, sample and evaluate score-based diffusion models.
 #[derive(Debug, Parser)]
@@ -45,6 +49,8 @@ pub enum Command {
     Sample(Sample),
     /// Measure the likelihood of data under a run, or of points under a known density
     EvalNll(EvalNll),
+    /// Time this project against PyTorch
+    Bench(Bench),
     /// List the presets
     Presets,
     /// Print every number of a preset, and the size of its network

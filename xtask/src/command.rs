@@ -1,5 +1,6 @@
 //! The commands.
 
+mod bench;
 mod demo;
 mod eval_nll;
 mod plane;
@@ -19,6 +20,7 @@ pub fn run(command: Command, output: Output) -> Result<()> {
         Command::Train(args) => train::run(&args, output),
         Command::Sample(args) => sample::run(&args, output),
         Command::EvalNll(args) => eval_nll::run(&args, output),
+        Command::Bench(args) => bench::run(&args, output),
         Command::Presets => presets::list(output),
         Command::Show(args) => presets::show(&args, output),
     }

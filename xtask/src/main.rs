@@ -3,6 +3,7 @@
 //! Nothing here is mathematics: a command reads a configuration, builds what it names, calls the libraries, and writes pictures and records.
 //! Results go to standard output, talk to standard error, failures to one line and an exit code (see [`exit`]).
 
+mod bench;
 mod build;
 mod cli;
 mod command;

@@ -91,7 +91,8 @@ impl DataConfig {
         Ok(named.load(split, &folder, self.allow_partial, &mut progress)?)
     }
 
-    fn serve(&self, images: Images, purpose: Use) -> Result<Loaded> {
+    /// Images as the configuration wants them encoded.
+    pub fn serve(&self, images: Images, purpose: Use) -> Result<Loaded> {
         let range = match self.range.as_str() {
             "signed" => Range::SIGNED,
             "unit" => Range::UNIT,

@@ -1,5 +1,6 @@
 //! The runner as its users meet it: the built program, called in an empty directory, judged by its files, its output and its exit code.
 
+mod bench;
 mod commands;
 mod exit_codes;
 mod mishaps;

@@ -1,0 +1,134 @@
+//! The command line of `bench`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::positive;
+
+#[derive(Debug, Args)]
+pub struct Bench {
+    #[command(subcommand)]
+    pub suite: Suite,
+}
+
+/// What to time.
+#[derive(Debug, Subcommand)]
+pub enum Suite {
+    /// Every operator of the CIFAR-10 U-Net, forward and backward, at its shapes
+    Ops(Ops),
+    /// The CIFAR-10 U-Net of Ho et al. (35,746,307 parameters): forward pass and training step
+    Unet(Unet),
+    /// An MLP of three layers of 128 for points: forward pass and training step
+    Mlp(Mlp),
+    /// Updates of a preset, from its data to its log
+    Train(BenchTrain),
+    /// Samples by a preset's sampler and network, with fresh weights
+    Sample(BenchSample),
+    /// One side of a comparison: requests on standard input, answers on standard output
+    #[command(hide = true)]
+    Worker(Worker),
+}
+
+/// How all suites measure.
+#[derive(Debug, Args)]
+pub struct Measuring {
+    /// The Python that has PyTorch [default: $SDE_BENCH_PYTHON, or python3]
+    #[arg(long, value_name = "PATH")]
+    pub python: Option<PathBuf>,
+    /// Threads of both sides, one measurement for each number [default: 1 and all]
+    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = positive::<usize>)]
+    pub threads: Vec<usize>,
+    /// Pairs of measurements
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = positive::<usize>)]
+    pub repeats: usize,
+    /// Tiny networks and short measurements: shows that everything runs, says nothing of speed
+    #[arg(long)]
+    pub quick: bool,
+    /// Let PyTorch cast by itself to this type: bf16; on a GPU with images channels last
+    #[arg(long, value_name = "TYPE")]
+    pub autocast: Option<String>,
+    /// Let PyTorch keep images channels last
+    #[arg(long)]
+    pub channels_last: bool,
+    /// Print the table as Markdown, for docs/results.md
+    #[arg(long)]
+    pub markdown: bool,
+    /// Write the JSON record here too
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub device: super::DeviceArg,
+}
+
+#[derive(Debug, Args)]
+pub struct Ops {
+    /// Samples
+    #[arg(long, default_value_t = 8, value_parser = positive::<usize>)]
+    pub batch: usize,
+    /// Only operators whose name has these words, such as "conv 3x3" or "at 16²"; may be given many times
+    #[arg(long, value_name = "WORDS")]
+    pub only: Vec<String>,
+    #[command(flatten)]
+    pub measuring: Measuring,
+}
+
+#[derive(Debug, Args)]
+pub struct Unet {
+    /// Samples, one measurement for each number
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [8, 32], value_parser = positive::<usize>)]
+    pub batch: Vec<usize>,
+    /// Change a number of the preset that is timed, such as net.dropout=0; may be given many times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    #[command(flatten)]
+    pub measuring: Measuring,
+}
+
+#[derive(Debug, Args)]
+pub struct Mlp {
+    /// Points, one measurement for each number
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [512], value_parser = positive::<usize>)]
+    pub batch: Vec<usize>,
+    #[command(flatten)]
+    pub measuring: Measuring,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchTrain {
+    /// A preset's name (`presets` lists them), or a path that ends in .toml
+    #[arg(default_value = "cifar10-tiny")]
+    pub preset: String,
+    /// Change a number of the preset, such as train.batch=64; may be given many times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    #[command(flatten)]
+    pub measuring: Measuring,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchSample {
+    /// A preset's name (`presets` lists them), or a path that ends in .toml
+    #[arg(default_value = "cifar10-tiny")]
+    pub preset: String,
+    /// The sampler, one with a fixed grid [default: the preset's]
+    #[arg(long, value_name = "NAME")]
+    pub sampler: Option<String>,
+    /// Network calls for each sample
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = positive::<usize>)]
+    pub nfe: usize,
+    /// Samples drawn together, one measurement for each number
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [16], value_parser = positive::<usize>)]
+    pub batch: Vec<usize>,
+    /// Change a number of the preset, such as net.channels=64; may be given many times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    #[command(flatten)]
+    pub measuring: Measuring,
+}
+
+#[derive(Debug, Args)]
+pub struct Worker {
+    #[command(flatten)]
+    pub device: super::DeviceArg,
+}

@@ -1,0 +1,28 @@
+//! `bench`: this project timed against PyTorch.
+
+mod mlp;
+mod network;
+mod ops;
+mod sample;
+mod session;
+mod train;
+mod unet;
+
+use anyhow::Result;
+
+use crate::bench::worker;
+use crate::cli::{Bench, Suite};
+use crate::device;
+use crate::output::Output;
+
+/// Runs a suite.
+pub fn run(args: &Bench, output: Output) -> Result<()> {
+    match &args.suite {
+        Suite::Ops(args) => ops::run(args, output),
+        Suite::Unet(args) => unet::run(args, output),
+        Suite::Mlp(args) => mlp::run(args, output),
+        Suite::Train(args) => train::run(args, output),
+        Suite::Sample(args) => sample::run(args, output),
+        Suite::Worker(args) => worker::serve(&device::select(&args.device.name, output)?),
+    }
+}
