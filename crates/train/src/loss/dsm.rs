@@ -16,7 +16,7 @@ use sde_data::Batch;
 use serde::{Deserialize, Serialize};
 
 use super::{DrawnTime, Loss, LossValue, TimeLaw, Weighting};
-use crate::{Error, Result};
+use crate::Result;
 
 /// How the squared errors of one sample become one number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,8 @@ use crate::{Error, Result};
 pub enum Reduction {
     /// Their mean.
     Mean,
+    /// Their sum, as for EDM.
+    Sum,
     /// Half their sum, as in a log likelihood.
     HalfSum,
 }
@@ -41,8 +43,8 @@ impl Dsm {
     /// The loss with these choices.
     ///
     /// # Errors
-    /// [`Error::Config`] when the time law asks for times that the process does not have, or the weighting has no
-    /// σ_data.
+    /// [`Error::Config`] when the time law asks for times that the process does not have, or the weighting is given
+    /// constants that are not positive.
     pub fn new(
         sde: Arc<dyn LinearSde>,
         time: TimeLaw,
@@ -50,11 +52,7 @@ impl Dsm {
         reduction: Reduction,
     ) -> Result<Self> {
         time.check(sde.as_ref())?;
-        if let Weighting::Edm { sigma_data } = weighting
-            && !(sigma_data > 0.0 && sigma_data.is_finite())
-        {
-            return Err(Error::config("weighting.sigma_data", "a positive number", sigma_data));
-        }
+        weighting.check()?;
         Ok(Self { sde, time, weighting, reduction })
     }
 
@@ -114,6 +112,7 @@ impl Dsm {
         let squares = error.flatten_from(1)?.sqr()?;
         Ok(match self.reduction {
             Reduction::Mean => squares.mean(D::Minus1)?,
+            Reduction::Sum => squares.sum(D::Minus1)?,
             Reduction::HalfSum => (squares.sum(D::Minus1)? * 0.5)?,
         })
     }

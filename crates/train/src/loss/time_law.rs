@@ -8,7 +8,8 @@
 //! so this t is uniform in the process's clock, log ρ, and needs no table.
 //!
 //! Reference: Song, Durkan, Murray, Ermon 2021, arXiv 2101.09258, section 5.1; Karras et al. 2022, arXiv 2206.00364,
-//! Table 1 (log-normal); Ho, Jain, Abbeel 2020, arXiv 2006.11239, Algorithm 1 (indices).
+//! Table 1 (log-normal); Ho, Jain, Abbeel 2020, arXiv 2006.11239, Algorithm 1 (indices); Song, Ermon 2019, arXiv
+//! 1907.05600, section 4.2 (levels: on VE, whose log σ is linear in t, a geometric sequence of σ).
 //! Differs: the density is inverted in closed form for every process.
 
 use sde_core::LinearSde;
@@ -48,6 +49,15 @@ pub enum TimeLaw {
         /// The number of indices.
         n: u32,
     },
+    /// Uniform among n evenly spaced times, both ends included: the discrete levels of SMLD on VE.
+    Levels {
+        /// The smallest time; 0 for σ_min.
+        from: f64,
+        /// The largest time; 1 for σ_max.
+        to: f64,
+        /// How many; SMLD of Song et al. 2021 has 1000.
+        n: u32,
+    },
 }
 
 /// A time, and what its loss is multiplied by to make up for the law it was drawn from.
@@ -68,7 +78,9 @@ impl TimeLaw {
         let end = sde.span().end;
         let refuse = |expected: String| Err(Error::config("time", expected, format!("{self:?}")));
         match *self {
-            Self::Uniform { from, to } | Self::ImportanceSampled { from, to }
+            Self::Uniform { from, to }
+            | Self::ImportanceSampled { from, to }
+            | Self::Levels { from, to, .. }
                 if !(0.0 <= from && from < to && to <= end) =>
             {
                 refuse(format!("0 <= from < to <= {end}, the end of the process"))
@@ -87,6 +99,7 @@ impl TimeLaw {
             Self::DiscreteIndices { n } if n == 0 || f64::from(n) > end => {
                 refuse(format!("1 <= n <= {end}, the end of the process"))
             }
+            Self::Levels { n, .. } if n < 2 => refuse("n >= 2, the two ends".into()),
             _ => Ok(()),
         }
     }
@@ -106,6 +119,10 @@ impl TimeLaw {
             }
             Self::DiscreteIndices { n } => {
                 DrawnTime { t: 1.0 + draws.below(u64::from(n)) as f64, weight: 1.0 }
+            }
+            Self::Levels { from, to, n } => {
+                let fraction = draws.below(u64::from(n)) as f64 / f64::from(n - 1);
+                DrawnTime { t: (from + (to - from) * fraction).min(to), weight: 1.0 }
             }
         }
     }
