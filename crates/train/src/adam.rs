@@ -8,10 +8,11 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
+use sde_nets::ops::{AdamUpdate, Averaged};
 use sde_nets::{Params, Weights};
 use serde::{Deserialize, Serialize};
 
-use crate::in_place::{AdamUpdate, lerp, lerp_square};
+use crate::ema::Ema;
 use crate::{Error, Result};
 
 /// A gradient for every trainable parameter, by name.
@@ -85,6 +86,19 @@ impl Adam {
     /// # Errors
     /// [`Error::NoGradient`] when a parameter has none; nothing has changed then.
     pub fn update(&mut self, params: &Params, gradients: &Gradients, n: u64, lr: f64) -> Result<()> {
+        self.update_all(params, gradients, 1.0, n, lr, &mut [])
+    }
+
+    /// The same with gradients scaled by `gradient_scale`, and the `averages` of the new parameters.
+    pub(crate) fn update_all(
+        &mut self,
+        params: &Params,
+        gradients: &Gradients,
+        gradient_scale: f64,
+        n: u64,
+        lr: f64,
+        averages: &mut [Ema],
+    ) -> Result<()> {
         let AdamConfig { kind, beta1, beta2, eps, weight_decay, .. } = self.config;
         let gradient =
             |name: &str| gradients.get(name).ok_or_else(|| Error::NoGradient { name: name.to_owned() });
@@ -92,6 +106,10 @@ impl Adam {
         // 1 − βⁿ without cancellation, and without a limit on n.
         let bias = |beta: f64| -f64::exp_m1(n as f64 * beta.ln());
         let update = AdamUpdate {
+            gradient_scale,
+            penalty: if kind == AdamKind::Adam { weight_decay } else { 0.0 },
+            first: 1.0 - beta1,
+            second: 1.0 - beta2,
             keep: if kind == AdamKind::AdamW { 1.0 - lr * weight_decay } else { 1.0 },
             rate: lr / bias(beta1),
             scale: bias(beta2).sqrt().recip(),
@@ -99,13 +117,9 @@ impl Adam {
         };
         let moments = self.first.values_mut().zip(self.second.values_mut());
         for ((name, var), (first, second)) in params.iter().zip(moments) {
-            let mut g = gradient(name)?.detach();
-            if kind == AdamKind::Adam && weight_decay != 0.0 {
-                g = (g + (var.as_detached_tensor() * weight_decay)?)?;
-            }
-            lerp(first, &g, 1.0 - beta1)?;
-            lerp_square(second, &g, 1.0 - beta2)?;
-            update.apply(var, first, second)?;
+            let mut averaged: Vec<Averaged<'_>> =
+                averages.iter_mut().filter_map(|average| average.of(name, n)).collect();
+            update.apply(var, gradient(name)?, [first, second], &mut averaged)?;
         }
         Ok(())
     }

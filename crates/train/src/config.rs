@@ -37,6 +37,9 @@ pub struct TrainConfig {
     pub schedule: Schedule,
     /// The largest norm of the gradients; no clipping if absent.
     pub clip: Option<f64>,
+    /// Gradients: what ±∞ is replaced by, and nan by 0 (EDM has 1e5); if absent, a gradient that is not finite ends the
+    /// training.
+    pub replace_non_finite: Option<f64>,
     /// The averages of the weights.
     #[serde(default)]
     pub ema: Vec<EmaConfig>,
@@ -79,6 +82,11 @@ impl TrainConfig {
             && !(clip > 0.0 && clip.is_finite())
         {
             return Err(Error::config("clip", "a positive norm", clip));
+        }
+        if let Some(bound) = self.replace_non_finite
+            && !(bound >= 0.0 && bound.is_finite())
+        {
+            return Err(Error::config("replace_non_finite", "a number, 0 or more", bound));
         }
         let mut names = BTreeSet::new();
         for ema in &self.ema {

@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
+use sde_nets::ops::{Averaged, lerp};
 use sde_nets::{Params, Weights};
 use serde::{Deserialize, Serialize};
 
-use crate::in_place::lerp;
 use crate::{Error, Result};
 
 /// How fast an average forgets.
@@ -99,13 +99,18 @@ impl Ema {
 
     /// Takes in the weights after update n = 1, 2, …; buffers stay as they are.
     pub fn update(&mut self, params: &Params, n: u64) -> Result<()> {
-        let weight = 1.0 - self.config.law.decay(n);
         for (name, var) in params.iter() {
-            if let Some(average) = self.weights.get_mut(name) {
-                lerp(average, &var.as_detached_tensor(), weight)?;
+            if let Some((average, share)) = self.of(name, n) {
+                lerp(average, &var.as_detached_tensor(), share)?;
             }
         }
         Ok(())
+    }
+
+    /// The average of one parameter, and the share that its value after update n has in it.
+    pub(crate) fn of(&mut self, name: &str, n: u64) -> Option<Averaged<'_>> {
+        let share = 1.0 - self.config.law.decay(n);
+        self.weights.get_mut(name).map(|average| (average, share))
     }
 
     /// The average, buffers included; a copy, which later updates leave alone.

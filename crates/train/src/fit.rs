@@ -18,7 +18,7 @@ use sde_nets::Params;
 
 use crate::adam::Gradients;
 use crate::checkpoint::{self, Origin};
-use crate::clip::{clip, global_norm};
+use crate::clip::{factor, global_norm, replace_non_finite};
 use crate::config::TrainConfig;
 use crate::loss::{Loss, LossValue, WithoutDropout};
 use crate::run_dir::{LogRecord, RunDir};
@@ -133,14 +133,16 @@ pub fn fit(
             BatchNoise::new(Noise::new(task.origin.seed), state.step() as u32, 0..config.batch as u32);
         let Step { loss, terms, mut gradients } = loss_and_gradients(task, state.params(), &batch?, &noise)?;
 
-        let gradient_norm = global_norm(&gradients)?;
         saved.require_finite("the loss", loss, state.step() + 1)?;
-        saved.require_finite("the norm of the gradients", gradient_norm, state.step() + 1)?;
-        if let Some(max) = config.clip {
-            clip(&mut gradients, gradient_norm, max)?;
+        let mut gradient_norm = global_norm(&gradients)?;
+        if let Some(bound) = config.replace_non_finite.filter(|_| !gradient_norm.is_finite()) {
+            replace_non_finite(&mut gradients, bound)?;
+            gradient_norm = global_norm(&gradients)?;
         }
+        saved.require_finite("the norm of the gradients", gradient_norm, state.step() + 1)?;
+        let scale = config.clip.map_or(1.0, |max| factor(gradient_norm, max));
         let learning_rate = config.learning_rate(state.step());
-        state.update(&gradients, learning_rate)?;
+        state.update(&gradients, scale, learning_rate)?;
         state.window.add(loss);
 
         let step = state.step();

@@ -31,6 +31,7 @@
 //!     },
 //!     schedule: Schedule { warmup_steps: 0.0, decay: Decay::Constant },
 //!     clip: Some(1.0),
+//!     replace_non_finite: None,
 //!     ema: vec![EmaConfig { name: "main".into(), law: EmaLaw::Ramp { decay: 0.999 } }],
 //!     log_every: 10,
 //!     checkpoint_every: 20,
@@ -65,7 +66,6 @@ mod ema;
 mod error;
 mod fit;
 pub mod hash;
-mod in_place;
 pub mod loss;
 mod run_dir;
 mod schedule;

@@ -96,11 +96,16 @@ impl State {
         &self.averages
     }
 
-    /// Makes an update of optimiser and averages.
-    pub(crate) fn update(&mut self, gradients: &Gradients, learning_rate: f64) -> Result<()> {
+    /// Makes an update of optimiser and averages, with gradients scaled by `gradient_scale`.
+    pub(crate) fn update(
+        &mut self,
+        gradients: &Gradients,
+        gradient_scale: f64,
+        learning_rate: f64,
+    ) -> Result<()> {
         let n = self.step + 1;
-        self.adam.update(&self.params, gradients, n, learning_rate)?;
-        self.averages.iter_mut().try_for_each(|average| average.update(&self.params, n))?;
+        let (params, averages) = (&self.params, &mut self.averages);
+        self.adam.update_all(params, gradients, gradient_scale, n, learning_rate, averages)?;
         self.step = n;
         Ok(())
     }

@@ -33,6 +33,7 @@ fn config() -> TrainConfig {
         },
         schedule: Schedule { warmup_steps: 5.0, decay: Decay::Cosine },
         clip: Some(1.0),
+        replace_non_finite: None,
         ema: vec![
             EmaConfig { name: "short".into(), law: EmaLaw::Ramp { decay: 0.9 } },
             EmaConfig { name: "long".into(), law: EmaLaw::HalfLife { steps: 50.0, ramp: Some(0.05) } },
@@ -281,6 +282,48 @@ fn a_loss_that_is_not_finite_changes_nothing() -> Result<()> {
     Ok(())
 }
 
+/// A loss whose gradient at one step is infinite in one direction and not a number in the others, its value zero.
+struct Overflowing(Dsm);
+
+impl Loss for Overflowing {
+    fn loss(&self, model: &dyn Model, batch: &Batch, noise: &BatchNoise) -> Result<LossValue> {
+        let LossValue { total, terms } = self.0.loss(model, batch, noise)?;
+        // The slope of √x at 0 is infinite.
+        let root = ((&total - &total.detach())?.sqrt())?;
+        Ok(LossValue { total: if noise.step == 3 { root } else { total }, terms })
+    }
+}
+
+#[test]
+fn gradients_that_are_not_finite_stop_the_training_or_are_replaced_where_asked() -> Result<()> {
+    for replace_non_finite in [None, Some(1e5)] {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let mut run = RunDir::create_at(&root.path().join("run"), "", &BTreeMap::new())?;
+        let (model, params) = small_net()?;
+        let config = TrainConfig { replace_non_finite, clip: None, ..config() };
+        let mut state = State::new(&config, &params)?;
+        let loss = Overflowing(dsm()?);
+        let task = Task {
+            config: &config,
+            origin: &origin(),
+            model: &model,
+            conditional: false,
+            loss: &loss,
+            data: points(Split::Train),
+            held_out: None,
+        };
+        let ended = fit(&task, &mut state, &mut run, 6, &AtomicBool::new(false), &mut ());
+        match replace_non_finite {
+            None => assert!(matches!(ended, Err(Error::NonFinite { step: 4, .. })), "{ended:?}"),
+            Some(_) => assert_eq!(ended?.step, 6),
+        }
+        assert!(params.to_weights()?.iter().all(|(_, w)| {
+            w.flatten_all().and_then(|w| w.to_vec1::<f32>()).is_ok_and(|w| w.iter().all(|v| v.is_finite()))
+        }));
+    }
+    Ok(())
+}
+
 #[test]
 fn a_raised_flag_stops_at_the_next_step_with_a_checkpoint() -> Result<()> {
     struct Raise<'a>(&'a AtomicBool);
@@ -426,6 +469,8 @@ fn configurations_that_cannot_be_run_are_refused_by_field() {
     assert_eq!(field(TrainConfig { steps: 1 << 33, ..config() }), "steps");
     assert_eq!(field(TrainConfig { log_every: 0, ..config() }), "log_every");
     assert_eq!(field(TrainConfig { clip: Some(f64::NAN), ..config() }), "clip");
+    let infinite = Some(f64::INFINITY);
+    assert_eq!(field(TrainConfig { replace_non_finite: infinite, ..config() }), "replace_non_finite");
     let ema = |name: &str| EmaConfig { name: name.into(), law: EmaLaw::Constant { decay: 0.9 } };
     assert_eq!(field(TrainConfig { ema: vec![ema("../a")], ..config() }), "ema.name");
     assert_eq!(field(TrainConfig { ema: vec![ema("a"), ema("a")], ..config() }), "ema.name");

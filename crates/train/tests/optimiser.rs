@@ -8,7 +8,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use sde_core::noise::Noise;
 use sde_nets::{Init, Params};
-use sde_train::clip::{clip, global_norm};
+use sde_train::clip::{clip, global_norm, replace_non_finite};
 use sde_train::{Adam, AdamConfig, AdamKind, Decay, Ema, EmaConfig, EmaLaw, Gradients, Result, Schedule};
 
 struct Golden(Vec<(String, Tensor)>);
@@ -129,6 +129,36 @@ fn the_norm_is_taken_over_all_tensors() -> Result<()> {
     let before = host(&gradients["a"])?;
     clip(&mut gradients, 0.5, 1.0)?;
     assert_eq!(host(&gradients["a"])?, before);
+    Ok(())
+}
+
+#[test]
+fn what_is_not_finite_is_replaced_and_the_rest_stays() -> Result<()> {
+    for dtype in [DType::F32, DType::F64] {
+        let g = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 3e8, -3e8, 0.0, 1e-30, -f64::NAN];
+        let mut gradients =
+            Gradients::from([("a".to_owned(), Tensor::new(&g, &Device::Cpu)?.to_dtype(dtype)?)]);
+        replace_non_finite(&mut gradients, 1e5)?;
+        let expected = Tensor::new(&[0.0, 1e5, -1e5, 3e8, -3e8, 0.0, 1e-30, 0.0], &Device::Cpu)?;
+        assert_eq!(host(&gradients["a"])?, host(&expected.to_dtype(dtype)?)?);
+    }
+    Ok(())
+}
+
+/// After the ramp, an average of EDM has taken in half of a jump of the weights one half-life later.
+#[test]
+fn a_half_life_halves_and_its_ramp_is_a_fraction_of_the_past() -> Result<()> {
+    let law = EmaLaw::HalfLife { steps: 50.0, ramp: Some(0.05) };
+    let params = params_at(&[0.0], DType::F64)?;
+    let mut ema = Ema::new(EmaConfig { name: "main".into(), law }, &params)?;
+    // In the ramp the half-life is 0.05 (n − 1); 0.05 · 1000 = 50 ends it.
+    assert_eq!((law.decay(1), law.decay(21)), (0.0, 0.5));
+    assert!((law.decay(1001).powi(50) - 0.5).abs() < 1e-12 && law.decay(5000) == law.decay(1001));
+    (1..=1000).try_for_each(|n| ema.update(&params, n))?;
+    set(&params, &[1.0])?;
+    (1001..=1050).try_for_each(|n| ema.update(&params, n))?;
+    let found = host(ema.to_weights()?.get("p").expect("the parameter"))?;
+    assert!((found[0] - 0.5).abs() < 1e-12, "{found:?}");
     Ok(())
 }
 

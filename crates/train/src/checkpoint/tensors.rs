@@ -12,9 +12,9 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
 use sde_nets::Weights;
+use sde_nets::ops::sums_of_squares;
 use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 
-use crate::clip::sums_of_squares;
 use crate::{Error, Result};
 
 const LONGEST_HEADER: u64 = 1 << 20;
