@@ -56,6 +56,7 @@ presets!(
     "cifar10-subvp",
     "cifar10-ncsnpp-ve",
     "cifar10-ncsnpp-ve-deep",
+    "cifar10-edm",
     "cifar10-tiny",
     "checkerboard",
     "eight-modes",

@@ -4,6 +4,7 @@
 //! - [`Dataset`] serves examples by index; [`Images`], [`Points`], [`ToySet`] implement it.
 //! - [`Encoding`] says what the numbers are, so that a likelihood in bits per dimension is never off by a
 //!   convention.
+//! - [`Augmented`] transforms images at random and says how, so that a network can be told.
 //! - [`Order`] shuffles by (seed, epoch) without state, [`Prefetch`] prepares batches ahead.
 //! - [`digits`](fn@digits) are built in; [`named`] finds MNIST, Fashion-MNIST and CIFAR-10 on the disk, or
 //!   fetches them (feature `hub`); [`read`] holds the readers.
@@ -13,6 +14,7 @@
 //! its index and its address.
 
 mod affine;
+mod augment;
 mod dataset;
 mod digits;
 mod encoding;
@@ -29,6 +31,7 @@ pub mod read;
 mod toy;
 
 pub use affine::Affine;
+pub use augment::{Augmentation, Augmented};
 pub use dataset::{Batch, Dataset, Split};
 pub use digits::digits;
 pub use encoding::{Encoding, Range};

@@ -34,5 +34,5 @@ pub fn images(data: &DataConfig) -> Result<Loaded> {
         .ok_or_else(|| Failure::Config(format!("data set `{}`: nothing stands in for it", data.name)))?;
     let mut draws = Noise::new(0).draws(Stream::User, 0, 0);
     let pixels = Array4::from_shape_simple_fn((IMAGES, c, h, w), || draws.next_u32() as u8);
-    data.serve(Images::new(pixels, None)?, Use::Training)
+    data.serve(Images::new(pixels, None)?, Use::Training, data.augment)
 }

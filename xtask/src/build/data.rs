@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use sde_data::named::Named;
-use sde_data::{Dataset, Encoding, Images, Points, Range, Split, Toy, ToySet, digits, read};
+use sde_data::{
+    Augmentation, Augmented, Dataset, Encoding, Images, Points, Range, Split, Toy, ToySet, digits, read,
+};
 use serde::{Deserialize, Serialize};
 
 use super::sampler::unknown;
@@ -30,10 +32,36 @@ pub struct DataConfig {
     pub dequantise: bool,
     /// Images: whether training mirrors at random.
     pub flips: bool,
+    /// Images: random transformations that the network is told of, in training; where absent, none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub augment: Option<AugmentConfig>,
     /// CIFAR-10: whether a folder without all five training files will do.
     pub allow_partial: bool,
     /// Synthetic sets: the number of training points; as many are held out.
     pub points: usize,
+}
+
+/// How often and how strongly training images are transformed.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AugmentConfig {
+    /// The probability that mirroring left and right comes into question; half of those are mirrored.
+    pub mirror: f64,
+    /// The probability of each other transformation.
+    pub probability: f64,
+    /// The standard deviation of the scale, in octaves.
+    pub scale: f64,
+    /// The standard deviation of the stretch, in octaves.
+    pub stretch: f64,
+    /// The standard deviation of the shift, in widths and heights.
+    pub shift: f64,
+}
+
+impl AugmentConfig {
+    fn law(self) -> Augmentation {
+        let Self { mirror, probability, scale, stretch, shift } = self;
+        Augmentation { mirror, probability, scale, stretch, shift }
+    }
 }
 
 /// A data set, and what can be said of it besides.
@@ -72,7 +100,12 @@ impl DataConfig {
             }
             name => self.named(name, split, output)?,
         };
-        self.serve(images, purpose)
+        // What is held out is measured as it is.
+        self.serve(
+            images,
+            purpose,
+            self.augment.filter(|_| split == Split::Train && purpose == Use::Training),
+        )
     }
 
     fn named(&self, name: &str, split: Split, output: Output) -> Result<Images> {
@@ -92,7 +125,7 @@ impl DataConfig {
     }
 
     /// Images as the configuration wants them encoded.
-    pub fn serve(&self, images: Images, purpose: Use) -> Result<Loaded> {
+    pub fn serve(&self, images: Images, purpose: Use, augment: Option<AugmentConfig>) -> Result<Loaded> {
         let range = match self.range.as_str() {
             "signed" => Range::SIGNED,
             "unit" => Range::UNIT,
@@ -105,8 +138,12 @@ impl DataConfig {
             Encoding::Quantised { levels, range }
         };
         let flips = self.flips && purpose == Use::Training;
-        let set = images.with_encoding(encoding)?.with_flips(flips);
-        Ok(Loaded { set: Arc::new(set), toy: None })
+        let set: Arc<dyn Dataset> = Arc::new(images.with_encoding(encoding)?.with_flips(flips));
+        let set = match augment {
+            Some(augment) => Arc::new(Augmented::new(set, augment.law())?),
+            None => set,
+        };
+        Ok(Loaded { set, toy: None })
     }
 
     fn file(&self, split: Split) -> Result<&Path> {

@@ -43,6 +43,7 @@ fn every_preset_resolves_and_its_network_is_counted_without_its_data() {
             "cifar10-ddpmpp-deep" => assert_eq!(parameters, 106_632_579.0),
             "cifar10-ncsnpp-ve" => assert_eq!(parameters, 62_758_787.0),
             "cifar10-ncsnpp-ve-deep" => assert_eq!(parameters, 107_586_947.0),
+            "cifar10-edm" => assert_eq!(parameters, 55_733_891.0),
             "digits" => {
                 assert!(parameters >= 3e5);
                 assert!(preset["net"]["multipliers"].as_array().is_some_and(|levels| levels.len() >= 2));
@@ -64,12 +65,37 @@ fn presets_of_published_networks_are_those_of_the_library() {
         ("cifar10-subvp", UnetConfig::ddpmpp(4)),
         ("cifar10-ncsnpp-ve", UnetConfig::ncsnpp(4)),
         ("cifar10-ncsnpp-ve-deep", UnetConfig::ncsnpp(8)),
+        ("cifar10-edm", UnetConfig::edm_ddpmpp(None)),
         ("cifar10", UnetConfig { groups: Some(32), ..UnetConfig::song_ddpm() }),
     ] {
         let net = place.record(&format!("show {name}"))["net"].clone();
         let net: NetConfig = serde_json::from_value(net).expect("a network's configuration");
         assert_eq!(net, NetConfig::Unet(published), "{name}");
     }
+}
+
+/// EDM's loss, optimiser and augmentation on small images; v with min-SNR as options of another preset.
+#[test]
+fn published_choices_train_on_small_networks() {
+    let place = Place::new();
+    let small = "--set net.channels=8 --set net.blocks=1 --set net.attention=[4] --set train.batch=8 --set train.log_every=1 \
+         --set train.sample_every=2 --set train.held_out.every=2 --set train.held_out.examples=8 --steps 2";
+    let edm = "cifar10-edm --set data.name=digits --set net.multipliers=[1,1] --set sampler.steps=4";
+    let record = place.record(&format!("train {edm} {small} --out edm"));
+    assert!(record["loss"].is_f64() && record["held_out_loss"].is_f64(), "{record}");
+    assert_eq!(place.names("edm/samples"), ["step-0000002.png"]);
+    // The configuration of a run is a preset again, the augmentation included.
+    assert_eq!(place.record("show edm/config.toml")["data"]["augment"]["probability"], 0.12);
+
+    for weighting in ["{kind=\"min_snr\",gamma=5.0}", "{kind=\"soft_min_snr\",sigma_data=0.5}"] {
+        let options = format!("--set net.prediction=\"v\" --set loss.weighting={weighting}");
+        let record = place.record(&format!("train digits {options} --set net.groups=4 {small}"));
+        assert!(record["loss"].is_f64(), "{record}");
+    }
+    // A network that is not told of augmentations is not trained on them.
+    let untold = "--set data.augment={mirror=1.0,probability=0.12,scale=0.2,stretch=0.2,shift=0.125}";
+    let refused = place.call(&format!("train digits {untold} --set net.groups=4 {small}"));
+    assert!(refused.code != Some(0) && refused.stderr.contains("augmentation"), "{}", refused.stderr);
 }
 
 #[test]
