@@ -1,4 +1,4 @@
-//! Score networks on Candle: the DDPM U-Net, networks for points, their parameters, and fast operators.
+//! Score networks on Candle: the U-Nets of DDPM, DDPM++, NCSN++ and EDM, networks for points, parameters, fast operators.
 //!
 //! A network is a configuration ([`NetConfig`]), built on a [`Builder`]: with fresh parameters
 //! ([`Params::initialise`]), with given ones ([`Params::restore`]), or without a tape ([`Weights::freeze`]).

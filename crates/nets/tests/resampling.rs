@@ -8,11 +8,21 @@ use sde_nets::{Error, Result, ops};
 
 type Operator = fn(&Tensor) -> Result<Tensor>;
 
-/// Operator, zeros between pixels, padding before and after, stride, sum of the filter along an axis.
-const OPERATORS: [(&str, Operator, bool, [usize; 2], usize, f64); 3] = [
-    ("up", ops::fir_up_2x, true, [2, 1], 1, 2.0),
-    ("down", ops::fir_down_2x, false, [1, 1], 2, 1.0),
-    ("blur", ops::fir_blur, false, [2, 2], 1, 1.0),
+/// What an operator is by definition: zeros between pixels, padding before and after, stride, and the sum of the filter
+/// along an axis.
+struct Case {
+    name: &'static str,
+    operator: Operator,
+    spread: bool,
+    padding: [usize; 2],
+    stride: usize,
+    sum: f64,
+}
+
+const OPERATORS: [Case; 3] = [
+    Case { name: "up", operator: ops::fir_up_2x, spread: true, padding: [2, 1], stride: 1, sum: 2.0 },
+    Case { name: "down", operator: ops::fir_down_2x, spread: false, padding: [1, 1], stride: 2, sum: 1.0 },
+    Case { name: "blur", operator: ops::fir_blur, spread: false, padding: [2, 2], stride: 1, sum: 1.0 },
 ];
 
 /// The published definition: zeros between pixels, zeros around, one convolution a channel.
@@ -38,7 +48,7 @@ fn by_convolution(x: &Tensor, spread: bool, padding: [usize; 2], stride: usize, 
 fn filters_are_plain_convolutions_of_each_channel() -> Result<()> {
     for shape in [[2, 3, 8, 6], [1, 2, 2, 4], [1, 1, 16, 16]] {
         let x = normal(&shape, 1)?;
-        for (name, operator, spread, padding, stride, sum) in OPERATORS {
+        for Case { name, operator, spread, padding, stride, sum } in OPERATORS {
             let (found, expected) = (operator(&x)?, by_convolution(&x, spread, padding, stride, sum)?);
             assert_eq!(found.dims(), expected.dims(), "{name}");
             assert!(distance(&found, &expected)? < 1e-13, "{name} {shape:?}");
@@ -55,7 +65,7 @@ fn filters_are_plain_convolutions_of_each_channel() -> Result<()> {
 #[test]
 fn backward_is_the_adjoint_and_its_backward_the_operator() -> Result<()> {
     let x = normal(&[2, 3, 6, 4], 1)?;
-    for (name, operator, ..) in OPERATORS {
+    for Case { name, operator, .. } in OPERATORS {
         let y = operator(&x)?;
         let v = normal(y.dims(), 2)?;
         let adjoint = &gradients(|i| Ok((operator(&i[0])? * &v)?.sum_all()?), std::slice::from_ref(&x))?[0];
@@ -74,7 +84,7 @@ fn backward_is_the_adjoint_and_its_backward_the_operator() -> Result<()> {
 #[test]
 fn constants_pass_away_from_the_border_and_views_are_taken() -> Result<()> {
     let ones = Tensor::ones((1, 1, 16, 16), DType::F64, &candle_core::Device::Cpu)?;
-    for (name, operator, ..) in OPERATORS {
+    for Case { name, operator, .. } in OPERATORS {
         let y = operator(&ones)?;
         let inner = y.narrow(2, 2, y.dim(2)? - 4)?.narrow(3, 2, y.dim(3)? - 4)?;
         assert!(distance(&inner, &inner.ones_like()?)? < 1e-15, "{name}");

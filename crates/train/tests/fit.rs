@@ -374,7 +374,7 @@ fn micro_batches_add_up_to_the_batch_dropout_included() -> Result<()> {
         time,
         ..UnetConfig::ho_ddpm()
     };
-    let run = |micro_batch: Option<usize>, dropout: f64| -> Result<(Vec<f64>, Vec<f64>)> {
+    let run = |micro_batch: Option<usize>, dropout: f64, checkpoint: bool| -> Result<(Vec<f64>, Vec<f64>)> {
         struct Losses(Vec<f64>);
         impl Hooks for Losses {
             fn on_log(&mut self, record: &LogRecord) {
@@ -384,7 +384,7 @@ fn micro_batches_add_up_to_the_batch_dropout_included() -> Result<()> {
         }
         let root = tempfile::tempdir().expect("a temporary directory");
         let mut run = RunDir::create_at(&root.path().join("run"), "", &BTreeMap::new())?;
-        let net = NetConfig::Unet(UnetConfig { dropout, ..net.clone() });
+        let net = NetConfig::Unet(UnetConfig { dropout, checkpoint, ..net.clone() });
         // In f64, so that a wrong mask or share is not taken for rounding.
         let (model, params) =
             Params::initialise(Noise::new(SEED), DType::F64, &Device::Cpu, |b| net.build(b, &[1, 8, 8]))?;
@@ -414,12 +414,15 @@ fn micro_batches_add_up_to_the_batch_dropout_included() -> Result<()> {
         Ok((losses.0, weights))
     };
     let gap = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-    let whole = run(None, 0.3)?;
+    let whole = run(None, 0.3, false)?;
     // 4 does not divide 10: the last part counts less.
-    let parts = run(Some(4), 0.3)?;
+    let parts = run(Some(4), 0.3, false)?;
     assert!(gap(&whole.0, &parts.0) < 1e-9 && gap(&whole.1, &parts.1) < 1e-9, "{:?} {:?}", whole.0, parts.0);
+    // Activation checkpointing sums in another order, and nothing else.
+    let replayed = run(Some(4), 0.3, true)?;
+    assert!(gap(&whole.0, &replayed.0) < 1e-9 && gap(&whole.1, &replayed.1) < 1e-9, "{:?}", replayed.0);
     // The masks have left their mark.
-    let without = run(None, 0.0)?;
+    let without = run(None, 0.0, false)?;
     assert!(gap(&whole.0, &without.0) > 1e-6 && gap(&whole.1, &without.1) > 1e-6);
     Ok(())
 }
