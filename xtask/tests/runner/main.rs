@@ -2,6 +2,7 @@
 
 mod commands;
 mod exit_codes;
+mod import;
 mod mishaps;
 mod oracle;
 mod resume;
