@@ -193,6 +193,9 @@ fn depth_loops_and_sharing_end() {
     let doubling: Vec<u8> = (0..30).flat_map(|i| [b']', b'q', i + 1, b'(', b'h', i, b'h', i, b'e']).collect();
     let doubling = [b"K\x01q\x00".to_vec(), doubling, b".".to_vec()].concat();
     assert!(refusal(&doubling).contains("refer to each other"));
+    for opcode in [b'N', b'('] {
+        assert!(refusal(&vec![opcode; 1_100_000]).contains("more than 1048576 things"));
+    }
     // A hundred thousand opcodes that refer to one long tuple cost no more than they are long.
     let mut shared = [b"(".to_vec(), vec![b'N'; 50_000], b"tq\x00".to_vec()].concat();
     for _ in 0..20_000 {

@@ -13,6 +13,7 @@
 mod container;
 mod machine;
 mod tensor;
+mod tree;
 
 use std::sync::Arc;
 

@@ -114,7 +114,11 @@ fn fetch(repository: &str, output: Output) -> Result<PathBuf> {
     // In a pipeline the network has a folder of its own.
     let (config, unet) = match get(&format!("unet/{}", diffusers::CONFIG)) {
         Ok(path) => (path, "unet/"),
-        Err(_) => (get(diffusers::CONFIG)?, ""),
+        Err(_) => {
+            let path = get(diffusers::CONFIG)
+                .with_context(|| format!("{repository}: no such path here, and as a repository"))?;
+            (path, "")
+        }
     };
     let [first, second] = diffusers::WEIGHTS.map(|name| format!("{unet}{name}"));
     if get(&first).is_err() {

@@ -1,28 +1,29 @@
 //! The stack machine of pickles, as far as plain data and tensors need it.
 //!
 //! What a pickle makes lies in one flat list of nodes, which refer to each other by number: a pickle may refer to one
-//! thing many times, even to itself. Each step of the machine makes one node at most, so a file of n bytes makes n at
-//! most; [`tree`](Machine::tree) then unfolds them, within a depth and a number that bound what sharing can do.
+//! thing many times, even to itself. [`tree`](Machine::tree) then unfolds them. How many there may be, how deep, and
+//! how many once unfolded is bounded, so a small file cannot ask for much memory, nor a large one without tensors.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::DType;
 
-use super::tensor::{Claims, MOST_DIMS, StoredTensor};
+use super::tensor::{Claims, MOST_DIMS};
+use super::tree::Unfolding;
 use super::{Value, refused};
 use crate::Result;
 
-const DEEPEST: usize = 64;
 /// More than any name allowed takes.
 const MOST_ARGUMENTS: usize = 8;
-/// Nodes of the unfolded tree for each byte of the pickle.
-const MOST_SHARING: usize = 16;
+/// Things that a pickle may make, or put aside, and that they may unfold to; a checkpoint of a thousand parameters with
+/// an optimiser's state has a tenth.
+pub(super) const MOST_NODES: usize = 1 << 20;
 
 /// The names that may stand in a pickle.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Global {
+pub(super) enum Global {
     OrderedDict,
     Tensor,
     Parameter,
@@ -62,10 +63,11 @@ pub(super) struct Storage {
 }
 
 /// A number of a node.
-type Id = usize;
+pub(super) type Id = usize;
 
+/// A thing that a pickle made.
 #[derive(Debug)]
-enum Node {
+pub(super) enum Node {
     Leaf(Value),
     List(Vec<Id>),
     Tuple(Vec<Id>),
@@ -94,6 +96,10 @@ impl<'a> Machine<'a> {
             Self { input, at, nodes: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
         loop {
             let from = machine.at;
+            let made = [machine.nodes.len(), machine.stack.len(), machine.marks.len(), machine.memo.len()];
+            if made.into_iter().max() > Some(MOST_NODES) {
+                return Err(refused(format!("at byte {from} of the pickle, more than {MOST_NODES} things")));
+            }
             match machine.step() {
                 Ok(None) => {}
                 Ok(Some(root)) => {
@@ -413,66 +419,7 @@ impl<'a> Machine<'a> {
         file: &Arc<Vec<u8>>,
         locate: &mut dyn FnMut(&Storage) -> Result<Range<usize>>,
     ) -> Result<Value> {
-        let budget = self.input.len().saturating_mul(MOST_SHARING);
-        Unfolding { nodes: &self.nodes, file, locate, budget }.value(root, 0)
-    }
-}
-
-/// A tree in the making.
-struct Unfolding<'a> {
-    nodes: &'a [Node],
-    file: &'a Arc<Vec<u8>>,
-    locate: &'a mut dyn FnMut(&Storage) -> Result<Range<usize>>,
-    /// The nodes that it may still have.
-    budget: usize,
-}
-
-impl Unfolding<'_> {
-    fn value(&mut self, id: Id, depth: usize) -> Result<Value> {
-        if depth > DEEPEST {
-            return Err(refused(format!("nested more than {DEEPEST} deep")));
-        }
-        self.budget = self
-            .budget
-            .checked_sub(1)
-            .ok_or_else(|| refused("few bytes that refer to each other until they are many"))?;
-        let nodes = self.nodes;
-        Ok(match &nodes[id] {
-            Node::Leaf(value) => value.clone(),
-            Node::List(items) => Value::List(self.values(items, depth)?),
-            Node::Tuple(items) => Value::Tuple(self.values(items, depth)?),
-            Node::Dict(entries) => {
-                let mut keys = BTreeSet::new();
-                let mut dict = Vec::new();
-                for &(key, value) in entries {
-                    let (key, value) = (self.value(key, depth + 1)?, self.value(value, depth + 1)?);
-                    if let Value::Text(text) = &key
-                        && !keys.insert(text.clone())
-                    {
-                        return Err(refused(format!("the key {text:?} stands twice in a dict")));
-                    }
-                    dict.push((key, value));
-                }
-                Value::Dict(dict)
-            }
-            Node::Tensor(storage, claims) => {
-                let Node::Storage(storage) = &nodes[*storage] else {
-                    return Err(refused("a tensor without a storage"));
-                };
-                let bytes = (self.locate)(storage)?;
-                Value::Tensor(StoredTensor::new(self.file, bytes, storage.dtype, claims)?)
-            }
-            Node::Global(name) => {
-                return Err(refused(format!("the bare name {name:?}, where data was expected")));
-            }
-            Node::Storage(storage) => {
-                return Err(refused(format!("the bare storage {:?}, where data was expected", storage.key)));
-            }
-        })
-    }
-
-    fn values(&mut self, items: &[Id], depth: usize) -> Result<Vec<Value>> {
-        items.iter().map(|&id| self.value(id, depth + 1)).collect()
+        Unfolding { nodes: &self.nodes, file, locate, budget: MOST_NODES }.value(root, 0)
     }
 }
 
