@@ -150,7 +150,7 @@ impl Pickler {
         self.bytes.extend(b"NtQ");
         self.int(0);
         self.ints(tensor.dims());
-        self.ints(&tensor.stride().to_vec());
+        self.ints(tensor.stride());
         self.bytes.extend(b"\x89ccollections\nOrderedDict\n)RtR");
         self.storages.push(values);
         Ok(())

@@ -97,7 +97,8 @@ impl RunDir {
             if !cfg!(unix) {
                 fs::remove_dir(&free).map_err(Error::io("remove", &free))?;
             }
-            durable::rename(&aside, &free).map(|()| free)
+            // What is still empty was reserved for nothing.
+            durable::rename(&aside, &free).inspect_err(|_| drop(fs::remove_dir(&free))).map(|()| free)
         });
         if named.is_err() {
             let _ = fs::remove_dir_all(&aside);

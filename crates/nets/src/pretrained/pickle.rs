@@ -1,7 +1,7 @@
 //! PyTorch's `.pth` files, read without running what is in them.
 //!
 //! A `.pth` file is a pickle, a program for a small stack machine, and the bytes of its tensors beside it. Python's
-//! machine can be made to call anything; this one knows the opcodes of plain data and a handful of names ([`machine`]),
+//! machine can be made to call anything; this one knows the opcodes of plain data and a handful of names,
 //! calls nothing, and names whatever else it meets with its offset. A tensor is looked at in the file's bytes, which
 //! stay where they are, and copied when it is asked for; no size is believed before it was compared with the bytes
 //! present.
