@@ -51,6 +51,10 @@ pub enum Command {
     EvalNll(EvalNll),
     /// Time this project against PyTorch
     Bench(Bench),
+    /// Make a run from weights of diffusers or score_sde, or from a file of `export`
+    Import(Import),
+    /// Write the weights of a run as one file, or as a folder for diffusers
+    Export(Export),
     /// List the presets
     Presets,
     /// Print every number of a preset, and the size of its network
@@ -81,7 +85,7 @@ pub struct DeviceArg {
 
 #[derive(Debug, Args)]
 pub struct Train {
-    /// A preset's name (`presets` lists them), or a path that ends in .toml
+    /// A preset's name (`presets` lists them), a path that ends in .toml, or with --resume a run's directory
     pub preset: String,
     /// Stop after N updates in all; the schedule's horizon stays the preset's [default: train.steps]
     #[arg(long, value_name = "N", value_parser = positive::<u64>)]
@@ -215,6 +219,46 @@ pub struct EvalNll {
     pub sets: Vec<String>,
     #[command(flatten)]
     pub device: DeviceArg,
+}
+
+#[derive(Debug, Args)]
+pub struct Import {
+    /// A file, a folder, or a repository OWNER/NAME on the hub; docs/weights.md has the layouts
+    pub source: String,
+    /// Its layout: auto, diffusers, score-sde or single
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub format: String,
+    /// What the file does not tell: data, training, sampler, and of score-sde the network [default: of diffusers cifar10-ddpm,
+    /// of score-sde the one preset that fits, of single its own]
+    #[arg(long, value_name = "PRESET")]
+    pub preset: Option<String>,
+    /// The process, where it is another than file or preset say: ddpm, vp or subvp
+    #[arg(long, value_name = "NAME")]
+    pub process: Option<String>,
+    /// Change a number of the preset, such as data.name=folder; may be given many times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// The name of the new configuration [default: that of the source]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// The run's directory, which must not exist [default: the next number under checkpoints/]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The run's directory [default: the newest under checkpoints/]
+    pub run: Option<PathBuf>,
+    /// The layout: single (one .safetensors file with the configuration in it) or diffusers (a folder)
+    #[arg(long, value_name = "NAME", default_value = "single")]
+    pub format: String,
+    /// The file or folder to write, which must not exist
+    #[arg(long, value_name = "PATH")]
+    pub out: PathBuf,
+    /// Which weights: raw, or the name of an average [default: the first average]
+    #[arg(long, value_name = "NAME")]
+    pub weights: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,8 @@
 mod bench;
 mod demo;
 mod eval_nll;
+mod export;
+mod import;
 mod plane;
 mod presets;
 mod sample;
@@ -21,6 +23,8 @@ pub fn run(command: Command, output: Output) -> Result<()> {
         Command::Sample(args) => sample::run(&args, output),
         Command::EvalNll(args) => eval_nll::run(&args, output),
         Command::Bench(args) => bench::run(&args, output),
+        Command::Import(args) => import::run(&args, output),
+        Command::Export(args) => export::run(&args, output),
         Command::Presets => presets::list(output),
         Command::Show(args) => presets::show(&args, output),
     }

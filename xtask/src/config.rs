@@ -111,7 +111,13 @@ impl Source {
         Self::of_text("oracle defaults", ORACLE)
     }
 
-    fn of_text(origin: &str, text: &str) -> Result<Self> {
+    /// A configuration that was put together from several.
+    pub fn of_preset(origin: &str, preset: &Preset) -> Result<Self> {
+        Self::of_text(origin, &toml::to_string(preset)?)
+    }
+
+    /// The text of a TOML file; `origin` names it in errors.
+    pub fn of_text(origin: &str, text: &str) -> Result<Self> {
         let table = text.parse::<toml::Table>().map_err(|error| {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line = before.matches('\n').count() + 1;

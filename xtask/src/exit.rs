@@ -111,7 +111,7 @@ fn of_training(error: &sde_train::Error) -> Option<u8> {
 fn of_data(error: &sde_data::Error) -> Option<u8> {
     use sde_data::Error;
     match error {
-        Error::Io { .. } => Some(IO),
+        Error::Io { .. } | Error::Fetch { .. } => Some(IO),
         Error::Core(error) => of_mathematics(error),
         Error::Candle(_) => None,
         _ => Some(DATA),
@@ -144,7 +144,8 @@ fn of_solver(error: &sde_solvers::Error) -> Option<u8> {
 fn of_network(error: &sde_nets::Error) -> Option<u8> {
     use sde_nets::Error;
     match error {
-        Error::Format(_) => Some(DATA),
+        Error::Format(_) | Error::Pth(_) => Some(DATA),
+        Error::Io { .. } => Some(IO),
         Error::Core(error) => of_mathematics(error),
         Error::Candle(_) => None,
         _ => Some(CONFIG),

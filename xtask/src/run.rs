@@ -6,13 +6,12 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use sde_core::{LinearSde, Model, ModelField};
-use sde_data::{Dataset, Encoding, Range, Split};
+use sde_data::{Encoding, Range};
 use sde_nets::Weights;
 use sde_train::hash::weights_hash;
 use sde_train::{WEIGHTS, checkpoint, ema_file, newest_run};
 use serde_json::{Value, json};
 
-use crate::build::Use;
 use crate::config::{Preset, Source};
 use crate::exit::Failure;
 use crate::output::Output;
@@ -65,7 +64,7 @@ pub fn locate(name: Option<&Path>) -> Result<PathBuf> {
 }
 
 /// Which file of a checkpoint a name of weights stands for; by default the first average.
-fn weights_file(preset: &Preset, name: Option<&str>) -> Result<(String, String)> {
+pub fn weights_file(preset: &Preset, name: Option<&str>) -> Result<(String, String)> {
     let averages: Vec<&str> = preset.train.ema.iter().map(|ema| ema.name.as_str()).collect();
     match name {
         Some("raw") => Ok(("raw".into(), WEIGHTS.into())),
@@ -107,7 +106,7 @@ impl Run {
             .ok_or_else(|| Failure::Usage(format!("{}: this run has no checkpoint yet", path.display())))?;
         let (label, file) = weights_file(&preset, weights)?;
         let tensors = saved.weights(&file)?;
-        let data = preset.data.load(Split::Test, Use::Likelihood, 0, output)?;
+        let facts = preset.data.facts(output)?;
         let origin = json!({
             "run": path.display().to_string(),
             "preset": preset.name,
@@ -116,28 +115,19 @@ impl Run {
             "weights_sha256": weights_hash(&tensors)?,
         });
         output.say(format!("{}: step {}, {label} weights", path.display(), saved.manifest().step));
-        Self::of_weights(
-            path,
-            preset,
-            data.set.as_ref(),
-            &tensors,
-            saved.manifest().origin.seed,
-            device,
-            origin,
-        )
+        Self::of_weights(path, preset, facts, &tensors, saved.manifest().origin.seed, device, origin)
     }
 
-    /// A run around given weights; `data` is any split of its data.
+    /// A run around given weights, with shape and encoding of its data.
     pub fn of_weights(
         path: PathBuf,
         preset: Preset,
-        data: &dyn Dataset,
+        (shape, encoding): (Vec<usize>, Encoding),
         weights: &Weights,
         seed: u64,
         device: &Device,
         origin: Value,
     ) -> Result<Self> {
-        let (shape, encoding) = (data.shape().to_vec(), data.encoding());
         let network = weights
             .freeze(DType::F32, device, |b| preset.net.build(b, &shape))
             .with_context(|| format!("{}: the weights do not fit the configured network", path.display()))?;

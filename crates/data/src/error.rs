@@ -88,6 +88,14 @@ pub enum Error {
         /// Why it could not be had otherwise.
         reason: String,
     },
+    /// A file that could not be fetched.
+    #[error("cannot fetch {what}: {reason}")]
+    Fetch {
+        /// The file, and of what.
+        what: String,
+        /// Why not.
+        reason: String,
+    },
     /// A name that stands for nothing.
     #[error("unknown {what} {name:?}; known: {known}")]
     Unknown {

@@ -1,4 +1,4 @@
-//! Fetching data sets from the hub, into its usual cache.
+//! Fetching data sets, and files of models, from the hub into its usual cache.
 //!
 //! The client has no time-outs of its own that hold everywhere, so the download runs in a thread of its own
 //! and is given up when no byte comes for a while. What comes is compared with the SHA-256 that the hub names
@@ -24,6 +24,25 @@ use crate::{Error, Images, Result, Split};
 
 /// The branch that holds every data set as Parquet.
 const REVISION: &str = "refs/convert/parquet";
+
+/// Fetches a file of a model's repository `OWNER/NAME` into the hub's cache, unless it is there; all files of one
+/// repository are in one folder there, under their own paths.
+///
+/// # Errors
+/// [`Error::Fetch`] with the reason why it cannot be had, [`Error::Hash`] where another file came than the hub names.
+pub fn model_file(repository: &str, file: &str, progress: &mut dyn FnMut(Progress<'_>)) -> Result<PathBuf> {
+    Hub::official().model_file(repository, file, progress)
+}
+
+/// Where a file is.
+#[derive(Debug, Clone)]
+struct Wanted {
+    owner: String,
+    name: String,
+    file: String,
+    /// A model; otherwise a data set, of which the branch of Parquet files is meant.
+    model: bool,
+}
 
 /// Where to fetch from.
 #[derive(Debug, Clone)]
@@ -102,7 +121,8 @@ impl Hub {
         };
         let mut get = |split: Split| -> Result<PathBuf, Failure> {
             let file = format!("{folder}/{}/0000.parquet", split.name());
-            let path = self.download(owner, name, &file, progress).map_err(Failure::Unreachable)?;
+            let wanted = Wanted { owner: owner.into(), name: name.into(), file, model: false };
+            let path = self.download(wanted, progress).map_err(Failure::Unreachable)?;
             verify(&path)?;
             Ok(path)
         };
@@ -133,17 +153,11 @@ impl Hub {
     }
 
     /// A file in the cache, fetched first if it is not there; the error is the reason why it cannot be had.
-    fn download(
-        &self,
-        owner: &str,
-        name: &str,
-        file: &str,
-        progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<PathBuf, String> {
+    fn download(&self, wanted: Wanted, progress: &mut dyn FnMut(Progress<'_>)) -> Result<PathBuf, String> {
         let (sender, messages) = channel();
-        let (hub, owner, name, wanted) = (self.clone(), owner.to_owned(), name.to_owned(), file.to_owned());
+        let (hub, file) = (self.clone(), wanted.file.clone());
         let work = move || {
-            let done = hub.download_now(&owner, &name, &wanted, Listener(sender.clone()));
+            let done = hub.download_now(&wanted, Listener(sender.clone()));
             let _ = sender.send(Message::Done(done.map_err(|e| e.to_string())));
         };
         // Not joined: a thread that waits for a silent server can only be left behind.
@@ -156,7 +170,7 @@ impl Hub {
                     if done > most {
                         (most, deadline) = (done, Instant::now() + self.patience);
                     }
-                    progress(Progress { file, done, total });
+                    progress(Progress { file: &file, done, total });
                 }
                 Err(_) => {
                     return Err(format!("no byte of {file} came for {} s", self.patience.as_secs_f64()));
@@ -165,24 +179,41 @@ impl Hub {
         }
     }
 
-    fn download_now(
-        &self,
-        owner: &str,
-        name: &str,
-        file: &str,
-        listener: Listener,
-    ) -> Result<PathBuf, HFError> {
+    fn download_now(&self, wanted: &Wanted, listener: Listener) -> Result<PathBuf, HFError> {
         let builder = HFClientBuilder::new().retry_max_attempts(2);
         let client = match &self.elsewhere {
             Some((endpoint, cache)) => builder.endpoint(endpoint).cache_dir(cache).build_sync()?,
             None => builder.build_sync()?,
         };
+        let Wanted { owner, name, file, model } = wanted;
+        if *model {
+            let repository = client.model(owner, name);
+            let request = || repository.download_file().filename(file);
+            return match request().local_files_only(true).send() {
+                Err(HFError::LocalEntryNotFound { .. }) => request().progress(listener).send(),
+                cached => cached,
+            };
+        }
         let repository = client.dataset(owner, name);
         let request = || repository.download_file().filename(file).revision(REVISION);
         match request().local_files_only(true).send() {
             Err(HFError::LocalEntryNotFound { .. }) => request().progress(listener).send(),
             cached => cached,
         }
+    }
+
+    fn model_file(
+        &self,
+        repository: &str,
+        file: &str,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<PathBuf> {
+        let failed = |reason: String| Error::Fetch { what: format!("{file} of {repository}"), reason };
+        let (owner, name) = repository.split_once('/').ok_or_else(|| failed("it is no OWNER/NAME".into()))?;
+        let wanted = Wanted { owner: owner.into(), name: name.into(), file: file.into(), model: true };
+        let path = self.download(wanted, progress).map_err(failed)?;
+        verify(&path)?;
+        Ok(path)
     }
 }
 
@@ -271,6 +302,32 @@ mod tests {
         let hub = at(&gone, directory.path())?;
         let images = hub.images(Named::Cifar10, Split::Test, &mut |_| {});
         assert_eq!(images.ok().map(|images| crate::Dataset::len(&images)), Some(7));
+        Ok(())
+    }
+
+    #[test]
+    fn files_of_a_model_come_from_the_cache_and_lie_in_one_folder() -> Result<()> {
+        let directory = temporary()?;
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let root = directory.path().join("cache/models--owner--net");
+        let snapshot = root.join("snapshots").join(commit);
+        let write = |path: PathBuf, bytes: &[u8]| {
+            std::fs::create_dir_all(path.parent().unwrap_or(&root)).map_err(Error::io(&root))?;
+            std::fs::write(&path, bytes).map_err(Error::io(&path))
+        };
+        write(root.join("refs/main"), commit.as_bytes())?;
+        write(snapshot.join("unet/config.json"), b"{}")?;
+        write(snapshot.join("scheduler/scheduler_config.json"), b"{}")?;
+        let hub = Hub::unreachable(directory.path());
+        for file in ["unet/config.json", "scheduler/scheduler_config.json"] {
+            assert_eq!(hub.model_file("owner/net", file, &mut |_| {})?, snapshot.join(file));
+        }
+        let gone = hub.model_file("owner/net", "other.bin", &mut |_| {});
+        assert!(
+            matches!(&gone, Err(Error::Fetch { what, .. }) if what == "other.bin of owner/net"),
+            "{gone:?}"
+        );
+        assert!(matches!(hub.model_file("net", "config.json", &mut |_| {}), Err(Error::Fetch { .. })));
         Ok(())
     }
 }

@@ -20,7 +20,7 @@ mod digits;
 mod encoding;
 mod error;
 #[cfg(feature = "hub")]
-mod hub;
+pub mod hub;
 mod images;
 pub mod named;
 mod order;

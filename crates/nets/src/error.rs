@@ -1,6 +1,7 @@
 //! The one error type of the networks: what was expected, what was found, and the way out.
 
 use std::fmt::{self, Display};
+use std::path::{Path, PathBuf};
 
 /// Everything that can go wrong when a network is built, loaded or evaluated.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +47,29 @@ pub enum Error {
         "the parameters of a network with `checkpoint` get their gradients from sde_nets::backward, not from Tensor::backward"
     )]
     UncollectedGradients,
+    /// Bytes that are not a `.pth` file of plain data and tensors.
+    #[error("not a readable .pth file: {0}")]
+    Pth(String),
+    /// A published network that differs from those of this library.
+    #[error("{what}: `{key}` is {found}; supported: {supported}")]
+    Unsupported {
+        /// The file, or the layout.
+        what: String,
+        /// The setting.
+        key: String,
+        /// Its value.
+        found: String,
+        /// The values that would have been accepted, or the way out.
+        supported: String,
+    },
+    /// The operating system refused.
+    #[error("cannot read {}: {source}", .path.display())]
+    Io {
+        /// On what.
+        path: PathBuf,
+        /// The refusal.
+        source: std::io::Error,
+    },
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
@@ -109,6 +133,24 @@ impl Error {
     /// The key `field` describes no network.
     pub(crate) fn config(field: &'static str, expected: impl Display, found: impl Display) -> Self {
         Self::Config { field, expected: expected.to_string(), found: found.to_string() }
+    }
+}
+
+impl Error {
+    /// What the operating system said about `path`.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        |source| Self::Io { path: path.to_owned(), source }
+    }
+
+    /// `key` of `what` is what no network here has.
+    pub(crate) fn unsupported(
+        what: impl Display,
+        key: impl Display,
+        found: impl Display,
+        supported: impl Display,
+    ) -> Self {
+        let (what, key) = (what.to_string(), key.to_string());
+        Self::Unsupported { what, key, found: found.to_string(), supported: supported.to_string() }
     }
 }
 

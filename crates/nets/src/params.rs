@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Tensor, Var};
 use sde_core::noise::Noise;
 
-use crate::builder::{Builder, Role, Source};
+use crate::builder::{Builder, Entry, Role, Source};
 use crate::error::WeightsMismatch;
-use crate::{Error, Result};
+use crate::{Error, Result, header};
 
 /// The variables of a network, sorted by name.
 #[derive(Debug, Clone)]
@@ -140,11 +140,18 @@ impl Params {
 /// # Errors
 /// Those of `build`, and [`Error::DuplicateName`].
 pub fn count_parameters<N>(build: impl FnOnce(&Builder) -> Result<N>) -> Result<usize> {
+    let trainable = layout(build)?.into_values().filter(|entry| entry.role == Role::Trainable);
+    Ok(trainable.map(|entry| entry.shape.iter().product::<usize>()).sum())
+}
+
+/// Name, shape, and whether training changes it, of every tensor of a network, without making any.
+///
+/// # Errors
+/// Those of `build`, and [`Error::DuplicateName`].
+pub(crate) fn layout<N>(build: impl FnOnce(&Builder) -> Result<N>) -> Result<BTreeMap<String, Entry>> {
     let builder = Builder::new(Source::Shapes, false, DType::F32, &Device::Cpu);
     build(&builder)?;
-    let entries = builder.finish()?;
-    let trainable = entries.into_values().filter(|entry| entry.role == Role::Trainable);
-    Ok(trainable.map(|entry| entry.shape.iter().product::<usize>()).sum())
+    builder.finish()
 }
 
 /// Plain tensors by name, sorted.
@@ -190,16 +197,23 @@ impl Weights {
 
     /// A safetensors file: no metadata, so equal weights are equal bytes.
     pub fn to_safetensors(&self) -> Result<Vec<u8>> {
+        self.to_safetensors_with(None)
+    }
+
+    /// The same with one entry of metadata, a key and a text. (Of several the order would be another each time.)
+    pub(crate) fn to_safetensors_with(&self, metadata: Option<(&str, String)>) -> Result<Vec<u8>> {
+        let metadata = metadata.map(|(key, text)| [(key.to_owned(), text)].into());
         let contiguous: BTreeMap<&String, Tensor> =
             self.0.iter().map(|(name, tensor)| Ok((name, tensor.contiguous()?))).collect::<Result<_>>()?;
-        safetensors::serialize(&contiguous, None).map_err(|error| Error::Format(error.into()))
+        safetensors::serialize(&contiguous, metadata).map_err(|error| Error::Format(error.into()))
     }
 
     /// The tensors of a safetensors file, in the types that it holds.
     ///
     /// # Errors
-    /// [`Error::Format`] for anything that is not one.
+    /// [`Error::Format`] for anything that is not one, two tensors of one name, and more than 8 dimensions.
     pub fn from_safetensors(bytes: &[u8], device: &Device) -> Result<Self> {
+        header::check(bytes)?;
         let tensors = candle_core::safetensors::load_buffer(bytes, device);
         Ok(Self(tensors.map_err(|error| Error::Format(error.into()))?.into_iter().collect()))
     }

@@ -1,5 +1,5 @@
-//! Outputs and gradients of Ho's network against those of another implementation, to rounding (see
-//! `golden/README.md`).
+//! Outputs and gradients of Ho's network, read from a folder of diffusers, against those of that implementation, to
+//! rounding (see `golden/README.md`); and the folder written again.
 
 mod common;
 
@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use candle_core::{DType, Device, Tensor, Var};
 use common::{by_recipe, distance, dot};
 use sde_core::{Model, Pass};
-use sde_nets::{Builder, Params, Result, TimeFeatures, Unet, UnetConfig, Weights};
+use sde_nets::pretrained::Pretrained;
+use sde_nets::pretrained::diffusers::{self, Folder};
+use sde_nets::{Builder, Params, Resampling, Result, Unet, UnetConfig, Weights};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -24,63 +26,22 @@ fn arrays(name: &str) -> Result<HashMap<String, Tensor>> {
     arrays.into_iter().map(|(key, t)| Ok((key, t.to_dtype(DType::F64)?))).collect()
 }
 
-/// The peer's parameters by recipe, under our names, in the order of the peer's.
-fn weights(name: &str, seed: u64, levels: usize) -> std::result::Result<Vec<(String, Tensor)>, Failure> {
+/// The peer's parameters by recipe, in the order of their names.
+fn recipe(name: &str, seed: u64) -> std::result::Result<Weights, Failure> {
     let shapes = std::fs::read_to_string(golden(&format!("{name}.tensors.json")))?;
     let shapes: BTreeMap<String, Vec<usize>> = serde_json::from_str(&shapes)?;
-    let named = by_recipe(&shapes, seed)?.into_iter().map(|(name, tensor)| {
-        // Our maps of attention are 1×1 convolutions.
-        let pointwise = name.contains(".to_") && tensor.rank() == 2;
-        let tensor = if pointwise { tensor.unsqueeze(2)?.unsqueeze(3)? } else { tensor };
-        Ok((our_name(&name, levels), tensor))
-    });
-    named.collect()
+    let single = |(name, tensor): (String, Tensor)| Ok((name, tensor.to_dtype(DType::F32)?));
+    by_recipe(&shapes, seed)?.into_iter().map(single).collect()
 }
 
-fn our_name(theirs: &str, levels: usize) -> String {
-    let mut name = theirs.to_owned();
-    for level in 0..levels {
-        name = name.replace(&format!("up_blocks.{level}."), &format!("up.{}.", levels - 1 - level));
-    }
-    for (theirs, ours) in [
-        ("time_embedding.linear_1", "time.0"),
-        ("time_embedding.linear_2", "time.1"),
-        ("conv_norm_out", "norm_out"),
-        ("mid_block.attentions.0", "mid.attention"),
-        ("mid_block", "mid"),
-        ("down_blocks", "down"),
-        ("resnets", "block"),
-        ("attentions", "attention"),
-        ("downsamplers.0.conv", "downsample"),
-        ("upsamplers.0.conv", "upsample"),
-        ("time_emb_proj", "embedding"),
-        ("conv_shortcut", "shortcut"),
-        ("group_norm", "norm"),
-        ("to_q", "query"),
-        ("to_k", "key"),
-        ("to_v", "value"),
-        ("to_out.0", "output"),
-    ] {
-        name = name.replace(theirs, ours);
-    }
-    name
-}
-
-fn config(channels: usize, multipliers: &[usize], attention: usize) -> UnetConfig {
-    UnetConfig {
-        channels,
-        multipliers: multipliers.to_vec(),
-        attention: vec![attention],
-        dropout: 0.0,
-        time: TimeFeatures::Sinusoidal {
-            max_period: 10_000.0,
-            freq_shift: 1,
-            flip_sin_to_cos: false,
-            time_scale: 1.0,
-            time_shift: 0.0,
-        },
-        ..UnetConfig::ho_ddpm()
-    }
+/// The peer's folder with these tensors, read back. Its chain's times are ours less one.
+fn read_folder(name: &str, tensors: &Weights) -> std::result::Result<Pretrained, Failure> {
+    let folder = tempfile::tempdir()?;
+    std::fs::copy(golden(&format!("{name}.config.json")), folder.path().join(diffusers::CONFIG))?;
+    std::fs::write(folder.path().join(diffusers::WEIGHTS[0]), tensors.to_safetensors()?)?;
+    let read = Folder::open(folder.path())?;
+    assert_eq!(read.schedule()?, None);
+    Ok(read.read()?)
 }
 
 /// Compares outputs at every time, and gradients with respect to the input at those that the peer has them
@@ -90,7 +51,7 @@ fn compare(net: &Unet, arrays: &HashMap<String, Tensor>) -> Result<()> {
     let (x, v) = (Var::from_tensor(&arrays["x"])?, &arrays["v"]);
     for (i, &t) in times.iter().enumerate() {
         // The peer took its times in float32; 123.456 is not one.
-        let t = Tensor::full(f64::from(t as f32), x.dim(0)?, &CPU)?;
+        let t = Tensor::full(f64::from(t as f32) + 1.0, x.dim(0)?, &CPU)?;
         let output = net.forward(&x, &t, Pass::EVAL)?;
         let error = distance(&output, &arrays["out_f64"].get(i)?)?;
         assert!(error < 1e-9, "output at time {i}: {error:e}");
@@ -106,25 +67,46 @@ fn compare(net: &Unet, arrays: &HashMap<String, Tensor>) -> Result<()> {
     Ok(())
 }
 
+/// The tensors that the exporter writes.
+fn exported(config: &UnetConfig, sample_shape: &[usize], weights: &Weights) -> Result<Weights> {
+    let files = diffusers::write(config, sample_shape, None, weights)?;
+    let (_, bytes) = files.iter().find(|(path, _)| path.ends_with(diffusers::WEIGHTS[0])).expect("tensors");
+    Weights::from_safetensors(bytes, &CPU)
+}
+
 #[test]
 fn a_small_network_and_all_its_parameter_gradients() -> std::result::Result<(), Failure> {
-    let config = UnetConfig { heads: 8, groups: Some(8), ..config(32, &[1, 2], 8) };
-    let named = weights("unet_small", 2024, 2)?;
-    let arrays = arrays("unet_small")?;
-    let build = |b: &Builder| Unet::new(b, &config, &[3, 16, 16]);
-    let given: Weights = named.iter().cloned().collect();
-    compare(&given.freeze(DType::F64, &CPU, build)?, &arrays)?;
+    let (name, arrays) = ("unet_small", arrays("unet_small")?);
+    let original = recipe(name, 2024)?;
+    let Pretrained { net: config, sample_shape, weights, .. } = read_folder(name, &original)?;
+    let published = UnetConfig {
+        dropout: 0.0,
+        channels: 32,
+        multipliers: vec![1, 2],
+        attention: vec![8],
+        head_channels: Some(8),
+        groups: Some(8),
+        epsilon: Some(1e-6),
+        ..UnetConfig::ho_ddpm()
+    };
+    assert_eq!(config, published);
+    let build = |b: &Builder| Unet::new(b, &config, &sample_shape);
+    compare(&weights.freeze(DType::F64, &CPU, build)?, &arrays)?;
 
-    let (net, params) = Params::restore(&given, DType::F64, &CPU, build)?;
+    let (net, params) = Params::restore(&weights, DType::F64, &CPU, build)?;
     assert_eq!(params.count(), 1_002_883);
-    let t = Tensor::full(arrays["t"].to_vec1::<f64>()?[0], 2, &CPU)?;
+    let t = Tensor::full(arrays["t"].to_vec1::<f64>()?[0] + 1.0, 2, &CPU)?;
     let output = net.forward(&arrays["x"], &t, Pass::EVAL)?;
     let gradients = (output * &arrays["v"])?.sum_all()?.backward()?;
+    let gradient = |(name, var): (&str, &Var)| {
+        let gradient = gradients.get(var.as_tensor()).unwrap_or_else(|| panic!("no gradient for {name}"));
+        (name.to_owned(), gradient.clone())
+    };
+    // The peer's norms are in the order of its names.
+    let gradients = exported(&config, &sample_shape, &params.iter().map(gradient).collect())?;
     let norms = arrays["param_grad_norms"].to_vec1::<f64>()?;
-    assert_eq!(norms.len(), named.len());
-    for ((name, _), expected) in named.iter().zip(norms) {
-        let gradient = params.get(name).and_then(|var| gradients.get(var.as_tensor()));
-        let gradient = gradient.unwrap_or_else(|| panic!("no gradient for {name}"));
+    assert_eq!(norms.len(), gradients.len());
+    for ((name, gradient), expected) in gradients.iter().zip(norms) {
         let found = dot(gradient, gradient)?.sqrt();
         assert!((found - expected).abs() < 1e-9 * (1.0 + expected), "{name}: {found} {expected}");
     }
@@ -132,10 +114,51 @@ fn a_small_network_and_all_its_parameter_gradients() -> std::result::Result<(), 
 }
 
 #[test]
+fn a_folder_is_written_as_it_was_read_and_old_names_are_read_too() -> std::result::Result<(), Failure> {
+    let (name, original) = ("unet_small", recipe("unet_small", 2024)?);
+    let Pretrained { net, sample_shape, weights, .. } = read_folder(name, &original)?;
+    assert_eq!(exported(&net, &sample_shape, &weights)?.to_safetensors()?, original.to_safetensors()?);
+    let files = diffusers::write(&net, &sample_shape, None, &weights)?;
+    let (_, written) = files.iter().find(|(path, _)| path.ends_with(diffusers::CONFIG)).expect("settings");
+    let written: serde_json::Value = serde_json::from_slice(written)?;
+    let golden: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(golden(&format!("{name}.config.json")))?)?;
+    for (key, value) in golden.as_object().expect("an object") {
+        assert!(key.starts_with("_diffusers") || written[key] == *value, "{key}: {} {value}", written[key]);
+    }
+    let old = |(name, tensor): (String, Tensor)| {
+        let renamed = [("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")];
+        (renamed.iter().fold(name, |name, (new, old)| name.replace(new, old)), tensor)
+    };
+    let old: Weights = original.into_iter().map(old).collect();
+    assert!(old.iter().any(|(name, _)| name.ends_with("proj_attn.bias")));
+    assert_eq!(read_folder(name, &old)?.weights.to_safetensors()?, weights.to_safetensors()?);
+    Ok(())
+}
+
+#[test]
 fn the_cifar10_network_of_35_million_parameters() -> std::result::Result<(), Failure> {
-    let config = config(128, &[1, 2, 2, 2], 16);
     let name = "unet_ddpm_cifar10_32";
-    let given: Weights = weights(name, 777, 4)?.into_iter().collect();
-    let net = given.freeze(DType::F64, &CPU, |b| Unet::new(b, &config, &[3, 32, 32]))?;
+    let Pretrained { net: config, sample_shape, weights, .. } = read_folder(name, &recipe(name, 777)?)?;
+    let published =
+        UnetConfig { dropout: 0.0, groups: Some(32), epsilon: Some(1e-6), ..UnetConfig::ho_ddpm() };
+    assert_eq!(config, published);
+    let net = weights.freeze(DType::F64, &CPU, |b| Unet::new(b, &config, &sample_shape))?;
     Ok(compare(&net, &arrays(name)?)?)
+}
+
+#[test]
+fn a_network_of_the_default_settings() -> std::result::Result<(), Failure> {
+    let (name, arrays) = ("unet_defaults", arrays("unet_defaults")?);
+    let Pretrained { net: config, sample_shape, weights, .. } = read_folder(name, &recipe(name, 31)?)?;
+    // Other paddings, heads, ε and features than any published network's.
+    assert_eq!(config.resampling, Resampling::ConvCentred);
+    assert_eq!((config.head_channels, config.epsilon), (Some(8), Some(1e-5)));
+    let net = weights.freeze(DType::F64, &CPU, |b| Unet::new(b, &config, &sample_shape))?;
+    for (i, t) in arrays["t"].to_vec1::<f64>()?.into_iter().enumerate() {
+        let output = net.forward(&arrays["x"], &Tensor::full(t + 1.0, 2, &CPU)?, Pass::EVAL)?;
+        let error = distance(&output, &arrays["out_f64"].get(i)?)?;
+        assert!(error < 1e-9, "output at time {i}: {error:e}");
+    }
+    Ok(())
 }

@@ -76,7 +76,7 @@ pub use config::{HeldOut, TrainConfig};
 pub use ema::{Ema, EmaConfig, EmaLaw};
 pub use error::{Error, Result};
 pub use fit::{Ended, Hooks, Resumed, Task, fit, resume};
-pub use run_dir::{LogRecord, RunDir, newest_run};
+pub use run_dir::{LogRecord, RunDir, Target, newest_run};
 pub use schedule::{Decay, Schedule};
 pub use state::{State, WEIGHTS, ema_file};
 

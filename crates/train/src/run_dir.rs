@@ -24,6 +24,15 @@ const CONFIG: &str = "config.toml";
 const LOG: &str = "log.jsonl";
 const DIRECTORIES: [&str; 3] = ["checkpoints", "samples", "records"];
 
+/// Where a new run goes.
+#[derive(Debug, Clone, Copy)]
+pub enum Target<'a> {
+    /// In this directory, which must not exist.
+    At(&'a Path),
+    /// Under the next number below a root, with a name.
+    Below(&'a Path, &'a str),
+}
+
 /// A run directory that this process holds.
 #[derive(Debug)]
 pub struct RunDir {
@@ -45,8 +54,7 @@ impl RunDir {
         provenance: &BTreeMap<String, String>,
     ) -> Result<Self> {
         fs::create_dir_all(root).map_err(Error::io("create", root))?;
-        let next = numbered(root)?.last().map_or(0, |(number, _)| number + 1);
-        let path = durable::create_first_free((next..u32::MAX).map(|n| root.join(format!("{n:05}-{name}"))))?;
+        let path = durable::create_first_free(numbers(root, name)?)?;
         Self::fill(path, config_toml, provenance)
     }
 
@@ -57,6 +65,45 @@ impl RunDir {
     pub fn create_at(path: &Path, config_toml: &str, provenance: &BTreeMap<String, String>) -> Result<Self> {
         fs::create_dir_all(path).map_err(Error::io("create", path))?;
         Self::fill(path.to_owned(), config_toml, provenance)
+    }
+
+    /// Makes a run that appears whole or not at all, at `path`, or else as the next number below a root: `fill` adds to
+    /// it before it has its name. Returns the directory, which nobody holds.
+    ///
+    /// # Errors
+    /// [`Error::Io`], where the directory exists too; those of `fill`. Nothing is left behind then.
+    pub fn create_whole(
+        target: Target<'_>,
+        config_toml: &str,
+        provenance: &BTreeMap<String, String>,
+        fill: impl FnOnce(&Self) -> Result<()>,
+    ) -> Result<PathBuf> {
+        let root = match target {
+            Target::At(path) => path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")),
+            Target::Below(root, _) => root,
+        };
+        fs::create_dir_all(root).map_err(Error::io("create", root))?;
+        let aside = durable::create_first_free((0..u32::MAX).map(|n| root.join(format!(".run.tmp-{n}"))))?;
+        let made = Self::fill(aside.clone(), config_toml, provenance).and_then(|run| fill(&run));
+        let named = made.and_then(|()| {
+            let free = match target {
+                Target::At(path) => {
+                    fs::create_dir(path).map_err(Error::io("create", path))?;
+                    path.to_owned()
+                }
+                Target::Below(root, name) => durable::create_first_free(numbers(root, name)?)?,
+            };
+            // Elsewhere than on Unix nothing is renamed to what exists, even if it is empty.
+            if !cfg!(unix) {
+                fs::remove_dir(&free).map_err(Error::io("remove", &free))?;
+            }
+            // What is still empty was reserved for nothing.
+            durable::rename(&aside, &free).inspect_err(|_| drop(fs::remove_dir(&free))).map(|()| free)
+        });
+        if named.is_err() {
+            let _ = fs::remove_dir_all(&aside);
+        }
+        named
     }
 
     fn fill(path: PathBuf, config_toml: &str, provenance: &BTreeMap<String, String>) -> Result<Self> {
@@ -186,6 +233,12 @@ pub fn newest_run(root: &Path) -> Result<Option<PathBuf>> {
         .rev()
         .map(|(_, name)| root.join(name))
         .find(|path| path.join(CONFIG).is_file()))
+}
+
+/// Names for the next run below `root`.
+fn numbers(root: &Path, name: &str) -> Result<impl Iterator<Item = PathBuf>> {
+    let next = numbered(root)?.last().map_or(0, |(number, _)| number + 1);
+    Ok((next..u32::MAX).map(move |n| root.join(format!("{n:05}-{name}"))))
 }
 
 /// The numbered directories below `root`, by number.

@@ -81,6 +81,38 @@ impl State {
         Ok(Self { step: 0, params: params.clone(), adam, averages, window: Window::default() })
     }
 
+    /// The state of a training that went on elsewhere: `params` as they are, every average from `average` if there is
+    /// one, and Adam from its moments. Without moments Adam starts anew, and so does the count of updates: its
+    /// correction of bias, and the warm-up, count from where the moments were zero.
+    ///
+    /// # Errors
+    /// [`Error::Config`]; [`Error::Corrupt`] where average or moments are not those of the parameters.
+    pub fn adopt(
+        config: &TrainConfig,
+        params: &Params,
+        average: Option<&Weights>,
+        moments: Option<(&Weights, &Weights)>,
+        step: u64,
+    ) -> Result<Self> {
+        let mut state = Self::new(config, params)?;
+        if let Some(average) = average {
+            for ema in &mut state.averages {
+                let fitted = fit("the average", &ema.to_weights()?, average)?;
+                ema.load(&fitted)?;
+            }
+        }
+        if let Some((first, second)) = moments {
+            let named = |prefix: &'static str, moments: &Weights| -> Vec<(String, Tensor)> {
+                moments.iter().map(|(name, tensor)| (format!("{prefix}.{name}"), tensor.clone())).collect()
+            };
+            let moments = named("first", first).into_iter().chain(named("second", second)).collect();
+            let fitted = fit("the moments", &state.adam.to_weights()?, &moments)?;
+            state.adam.load(&fitted)?;
+            state.step = step;
+        }
+        Ok(state)
+    }
+
     /// The number of updates made.
     pub fn step(&self) -> u64 {
         self.step
@@ -124,7 +156,7 @@ impl State {
     }
 
     /// Saves a checkpoint below `root`; see [`checkpoint::save`].
-    pub(crate) fn save(&self, root: &Path, origin: &Origin) -> Result<PathBuf> {
+    pub fn save(&self, root: &Path, origin: &Origin) -> Result<PathBuf> {
         let files = self.files().into_iter().map(|(name, make)| {
             let what = name.clone();
             (name, move || checkpoint::encode(&what, self.step, &make()?))
@@ -165,4 +197,18 @@ impl State {
         self.step = manifest.step;
         Ok(())
     }
+}
+
+/// `given` in the types and on the devices of `current`, if it has its names and shapes.
+fn fit(what: &str, current: &Weights, given: &Weights) -> Result<Weights> {
+    let fitted = given.iter().map(|(name, tensor)| {
+        let tensor = match current.get(name) {
+            Some(like) => tensor.to_dtype(like.dtype())?.to_device(like.device())?,
+            None => tensor.clone(),
+        };
+        Ok((name.to_owned(), tensor))
+    });
+    let fitted = fitted.collect::<Result<Weights>>()?;
+    checkpoint::same_layout(Path::new(what), current, &fitted)?;
+    Ok(fitted)
 }

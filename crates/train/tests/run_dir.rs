@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use sde_train::{Error, Result, RunDir, newest_run};
+use sde_train::{Error, Result, RunDir, Target, newest_run};
 
 #[test]
 fn runs_are_numbered_and_the_newest_is_found_by_number() -> Result<()> {
@@ -41,5 +41,37 @@ fn one_process_holds_a_run() -> Result<()> {
     // A run is not made over another one, and a directory that is none is not opened.
     assert!(matches!(RunDir::create_at(&path, "", &BTreeMap::new()), Err(Error::Io { .. })));
     assert!(matches!(RunDir::open(root.path()), Err(Error::Io { .. })));
+    Ok(())
+}
+
+#[test]
+fn a_whole_run_is_there_with_all_that_is_in_it_or_not_at_all() -> Result<()> {
+    let root = tempfile::tempdir().unwrap();
+    let (path, nothing) = (root.path().join("run"), BTreeMap::new());
+    let names = || {
+        let entries = std::fs::read_dir(root.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let fill = |run: &RunDir| {
+        // Nobody sees it yet under its name.
+        assert!(!path.exists() && run.path() != path);
+        std::fs::write(run.checkpoints().join("x"), b"x").unwrap();
+        Ok(())
+    };
+    assert_eq!(RunDir::create_whole(Target::At(&path), "a = 1", &nothing, fill)?, path);
+    assert!(path.join("checkpoints/x").is_file() && path.join("config.toml").is_file());
+    // It is free to be held, and in nobody's way.
+    drop(RunDir::open(&path)?);
+    assert!(RunDir::create_whole(Target::At(&path), "a = 1", &nothing, |_| Ok(())).is_err());
+    let broken = |_: &RunDir| Err(Error::Hook("full".into()));
+    assert!(RunDir::create_whole(Target::Below(root.path(), "b"), "a = 1", &nothing, broken).is_err());
+    assert_eq!(names(), ["run"]);
+    for number in ["00000-b", "00001-b"] {
+        let made = RunDir::create_whole(Target::Below(root.path(), "b"), "a = 1", &nothing, |_| Ok(()))?;
+        assert_eq!(made, root.path().join(number));
+    }
+    assert_eq!(names(), ["00000-b", "00001-b", "run"]);
     Ok(())
 }

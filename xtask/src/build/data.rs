@@ -124,13 +124,30 @@ impl DataConfig {
         Ok(named.load(split, &folder, self.allow_partial, &mut progress)?)
     }
 
+    /// The shape of one example and what its numbers are for a likelihood; without the data where its name says both.
+    pub fn facts(&self, output: Output) -> Result<(Vec<usize>, Encoding)> {
+        let shape = match self.name.as_str() {
+            "cifar10" => vec![3, 32, 32],
+            "mnist" | "fashion-mnist" => vec![1, 28, 28],
+            _ => {
+                let set = self.load(Split::Test, Use::Likelihood, 0, output)?.set;
+                return Ok((set.shape().to_vec(), set.encoding()));
+            }
+        };
+        Ok((shape, Encoding::Dequantised { levels: 256, range: self.range()? }))
+    }
+
+    fn range(&self) -> Result<Range> {
+        match self.range.as_str() {
+            "signed" => Ok(Range::SIGNED),
+            "unit" => Ok(Range::UNIT),
+            other => Err(unknown("data.range", other, &["signed", "unit"]).into()),
+        }
+    }
+
     /// Images as the configuration wants them encoded.
     pub fn serve(&self, images: Images, purpose: Use, augment: Option<AugmentConfig>) -> Result<Loaded> {
-        let range = match self.range.as_str() {
-            "signed" => Range::SIGNED,
-            "unit" => Range::UNIT,
-            other => return Err(unknown("data.range", other, &["signed", "unit"]).into()),
-        };
+        let range = self.range()?;
         let levels = images.encoding().levels().unwrap_or(256);
         let encoding = if self.dequantise || purpose == Use::Likelihood {
             Encoding::Dequantised { levels, range }

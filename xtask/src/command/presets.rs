@@ -1,11 +1,9 @@
 //! `presets` and `show`.
 
 use anyhow::Result;
-use sde_data::Split;
 use sde_nets::count_parameters;
 use serde_json::{Value, json};
 
-use crate::build::{DataConfig, Use};
 use crate::cli::Show;
 use crate::config::{Preset, Source, names};
 use crate::output::Output;
@@ -28,7 +26,7 @@ pub fn show(args: &Show, output: Output) -> Result<()> {
     args.sets.iter().try_for_each(|set| source.set(set))?;
     let preset: Preset = source.parse()?;
     preset.train.check()?;
-    let shape = sample_shape(&preset.data, output)?;
+    let (shape, _) = preset.data.facts(output)?;
     let parameters = count_parameters(|b| preset.net.build(b, &shape))?;
     let mut record = serde_json::to_value(&preset)?;
     record["parameters"] = json!(parameters);
@@ -38,15 +36,6 @@ pub fn show(args: &Show, output: Output) -> Result<()> {
         format!("{text}\n# {} trainable parameters on samples of shape {shape:?}", grouped(parameters)),
         &record,
     )
-}
-
-/// The shape of one sample, without the data where its name says it.
-pub fn sample_shape(data: &DataConfig, output: Output) -> Result<Vec<usize>> {
-    Ok(match data.name.as_str() {
-        "cifar10" => vec![3, 32, 32],
-        "mnist" | "fashion-mnist" => vec![1, 28, 28],
-        _ => data.load(Split::Train, Use::Training, 0, output)?.set.shape().to_vec(),
-    })
 }
 
 /// 35218947 as 35,218,947.

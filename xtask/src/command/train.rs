@@ -2,6 +2,8 @@
 
 mod existing;
 
+pub use existing::bearing;
+
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -105,7 +107,8 @@ fn create_at(path: &Path, config: &str, provenance: &BTreeMap<String, String>) -
     }
 }
 
-fn flat(record: &Value, seed: u64) -> BTreeMap<String, String> {
+/// A run's provenance as it stands in its directory.
+pub fn flat(record: &Value, seed: u64) -> BTreeMap<String, String> {
     let mut map: BTreeMap<String, String> = BTreeMap::from([("seed".into(), seed.to_string())]);
     for (key, value) in record.as_object().into_iter().flatten() {
         map.insert(key.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned));
@@ -147,7 +150,7 @@ fn train(
 ) -> Result<(String, Value)> {
     let Parts { data, held_out, loss, model, params } = parts;
     let mut state = State::new(&preset.train, &params)?;
-    let config_sha256 = sha256(existing::bearing(preset)?.to_string().as_bytes());
+    let config_sha256 = sha256(bearing(preset)?.to_string().as_bytes());
     let origin = Origin { seed, config_sha256, code: revision() };
     let resumed = resume(directory, &mut state, &origin)?;
     for (skipped, why) in &resumed.skipped {
@@ -264,8 +267,8 @@ impl Progress<'_> {
             None => state.params().to_weights()?,
         };
         let (path, preset) = (self.directory.clone(), self.preset.clone());
-        let run =
-            Run::of_weights(path, preset, self.data.as_ref(), &weights, self.seed, self.device, json!({}))?;
+        let facts = (self.data.shape().to_vec(), self.data.encoding());
+        let run = Run::of_weights(path, preset, facts, &weights, self.seed, self.device, json!({}))?;
         let recipe = Recipe { sde: run.sde.as_ref(), config: &run.preset.sampler, times: None };
         let addresses: Vec<u32> = (0..if run.shape.len() == 1 { CLOUD } else { SHEET }).collect();
         let noise = Noise::new(self.seed);

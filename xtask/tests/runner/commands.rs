@@ -259,7 +259,7 @@ fn the_demo_leaves_samples_a_curve_and_a_likelihood_beside_that_of_a_gaussian() 
 fn help_is_help_and_says_what_there_is() {
     let place = Place::new();
     let help = place.run("--help").stdout;
-    for command in ["demo", "train", "sample", "eval-nll", "presets", "show"] {
+    for command in ["demo", "train", "sample", "eval-nll", "import", "export", "presets", "show"] {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is not in:\n{help}");
         let own = place.run(&format!("{command} --help")).stdout;
         assert!(own.contains(&format!("Usage: cargo xtask {command}")), "{own}");

@@ -3,6 +3,7 @@
 mod bench;
 mod commands;
 mod exit_codes;
+mod import;
 mod mishaps;
 mod oracle;
 mod resume;

@@ -28,10 +28,15 @@ pub(super) struct AttentionBlock {
 
 impl AttentionBlock {
     pub(super) fn new(b: &Builder, plan: &Plan<'_>) -> Result<Self> {
-        let (channels, heads) = (plan.channels, plan.config.heads);
-        if !channels.is_multiple_of(heads) {
-            return Err(Error::config("heads", format!("a divisor of {channels} channels"), heads));
+        let channels = plan.channels;
+        let (key, count) = match plan.config.head_channels {
+            None => ("heads", plan.config.heads),
+            Some(wide) => ("head_channels", wide),
+        };
+        if count == 0 || !channels.is_multiple_of(count) {
+            return Err(Error::config(key, format!("a divisor of {channels} channels"), count));
         }
+        let heads = plan.config.head_channels.map_or(count, |wide| channels / wide);
         let map = |name, scale| Conv2d::new(&b.pp(name), [channels, channels], 1, Window::same(1), scale);
         let scale = pointwise_scale(plan.config);
         Ok(Self {

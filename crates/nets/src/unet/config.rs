@@ -22,6 +22,8 @@ pub enum UpAttention {
 pub enum Resampling {
     /// Down by a 3×3 convolution of stride 2, up by nearest neighbour and a 3×3 convolution.
     Conv,
+    /// The same with zeros on all four sides of what is halved, not below and right only (diffusers' default).
+    ConvCentred,
     /// Down by the mean of 2×2 squares, up by nearest neighbour.
     Pool,
     /// As [`Resampling::Pool`], inside a residual block of its own, on both of its branches (BigGAN's).
@@ -49,6 +51,8 @@ pub struct UnetConfig {
     pub up_attention: UpAttention,
     /// The number of attention heads.
     pub heads: usize,
+    /// Channels of a head; where present, the number of heads follows from it, and `heads` is without a meaning.
+    pub head_channels: Option<usize>,
     /// The probability of dropout in each block.
     pub dropout: f64,
     /// How the resolution changes.
@@ -65,6 +69,8 @@ pub struct UnetConfig {
     pub scale_shift: bool,
     /// Groups of each normalisation; where absent, a quarter of the channels, at most 32.
     pub groups: Option<usize>,
+    /// Added to the variance in each normalisation; where absent, 1e-6.
+    pub epsilon: Option<f64>,
     /// The scale of the initial query, key and value maps, and of the initial shortcuts unless blocks resample; where
     /// absent, 1 as in Ho's network; 0.1 in Song's and Karras's.
     pub pointwise_scale: Option<f64>,
@@ -136,6 +142,9 @@ impl UnetConfig {
         if self.pointwise_scale.is_some_and(|scale| !(scale.is_finite() && scale > 0.0)) {
             let found = format!("{:?}", self.pointwise_scale);
             return Err(Error::config("pointwise_scale", "positive", found));
+        }
+        if self.epsilon.is_some_and(|epsilon| !(epsilon.is_finite() && epsilon > 0.0)) {
+            return Err(Error::config("epsilon", "positive", format!("{:?}", self.epsilon)));
         }
         if self.precondition.is_some() && self.prediction != Prediction::Data {
             let found = format!("{:?}", self.prediction);

@@ -48,7 +48,7 @@ impl<'a> Plan<'a> {
             let expected = format!("a divisor of every number of channels, {channels} among them");
             return Err(Error::config("groups", expected, groups));
         }
-        Ok(GroupNormArgs { groups, epsilon: EPSILON, silu })
+        Ok(GroupNormArgs { groups, epsilon: self.config.epsilon.unwrap_or(EPSILON), silu })
     }
 
     /// A block from some number of channels to another.
@@ -82,7 +82,11 @@ impl Resample {
     /// From the present height to half of it.
     fn down(b: &Builder, plan: &mut Plan<'_>) -> Result<Self> {
         let change = Change::Down { filtered: plan.config.resampling == Resampling::BlockFir };
-        let resample = Self::new(b, plan, Window::HALVE, change)?;
+        let window = match plan.config.resampling {
+            Resampling::ConvCentred => Window { stride: 2, padding: [1; 4] },
+            _ => Window::HALVE,
+        };
+        let resample = Self::new(b, plan, window, change)?;
         plan.height /= 2;
         Ok(resample)
     }
@@ -99,7 +103,9 @@ impl Resample {
         let channels = plan.channels;
         Ok(match plan.config.resampling {
             Resampling::Pool => Self::Pool,
-            Resampling::Conv => Self::Conv(Conv2d::new(b, [channels, channels], 3, window, 1.0)?),
+            Resampling::Conv | Resampling::ConvCentred => {
+                Self::Conv(Conv2d::new(b, [channels, channels], 3, window, 1.0)?)
+            }
             Resampling::BlockPool | Resampling::BlockFir => {
                 let block = plan.block(b, [channels, channels], change)?;
                 Self::Block(Stages::new().block(b, block).stage(plan.config.checkpoint))

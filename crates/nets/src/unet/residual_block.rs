@@ -78,7 +78,7 @@ impl ResidualBlock {
         let same = Window::same(3);
         let shortcut_scale = match config.resampling {
             Resampling::BlockPool | Resampling::BlockFir => 1.0,
-            Resampling::Conv | Resampling::Pool => pointwise_scale(config),
+            Resampling::Conv | Resampling::ConvCentred | Resampling::Pool => pointwise_scale(config),
         };
         let shortcut = (inputs != outputs || change != Change::None)
             .then(|| Conv2d::new(&b.pp("shortcut"), channels, 1, Window::same(1), shortcut_scale))

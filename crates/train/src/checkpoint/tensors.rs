@@ -1,24 +1,16 @@
 //! Tensor files: what is written is finite, and what is read is checked before anything is allocated.
 //!
-//! The safetensors parser refuses holes, overlaps, overflows and wrong lengths. It takes the last of two tensors of
-//! one name in silence, and any number of dimensions; those are refused here, and a value that is not finite.
+//! [`Weights::from_safetensors`] refuses what is no such file, or ambiguous; here a value that is not finite is, too.
 //!
 //! Reference: the safetensors format, version 0.8 of its crate.
 
-use std::collections::BTreeSet;
-use std::fmt;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use safetensors::SafeTensors;
 use sde_nets::Weights;
 use sde_nets::ops::sums_of_squares;
-use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 
 use crate::{Error, Result};
-
-const LONGEST_HEADER: u64 = 1 << 20;
-const MOST_DIMS: usize = 8;
 
 /// The bytes of a tensor file.
 ///
@@ -36,7 +28,6 @@ pub(crate) fn encode(what: &str, step: u64, weights: &Weights) -> Result<Vec<u8>
 /// # Errors
 /// [`Error::Corrupt`].
 pub(crate) fn decode(file: &Path, bytes: &[u8]) -> Result<Weights> {
-    check_header(bytes).map_err(|why| Error::corrupt(file, why))?;
     let weights = Weights::from_safetensors(bytes, &Device::Cpu)
         .map_err(|error| Error::corrupt(file, error.to_string()))?;
     match first_not_finite(&weights)? {
@@ -66,47 +57,6 @@ fn first_not_finite(weights: &Weights) -> Result<Option<(String, f64)>> {
     let (names, tensors): (Vec<&str>, Vec<&Tensor>) = weights.iter().unzip();
     let mut sums = names.into_iter().zip(sums_of_squares(&tensors)?);
     Ok(sums.find(|(_, sum)| !sum.is_finite()).map(|(name, sum)| (name.to_owned(), sum)))
-}
-
-/// What the parser does not refuse.
-fn check_header(bytes: &[u8]) -> Result<(), String> {
-    let length = bytes.first_chunk().map_or(0, |n| u64::from_le_bytes(*n));
-    if length > LONGEST_HEADER {
-        return Err(format!("header of {length} bytes, allowed are {LONGEST_HEADER}"));
-    }
-    let (header_length, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
-    let header = bytes.get(8..8 + header_length).unwrap_or_default();
-    serde_json::Deserializer::from_slice(header)
-        .deserialize_map(NoDuplicates)
-        .map_err(|error| error.to_string())?;
-    match metadata.tensors().iter().find(|(_, info)| info.shape.len() > MOST_DIMS) {
-        None => Ok(()),
-        Some((name, info)) => {
-            Err(format!("tensor {name:?} has {} dimensions, allowed are {MOST_DIMS}", info.shape.len()))
-        }
-    }
-}
-
-/// Visits the keys of a map and refuses a second one of the same name.
-struct NoDuplicates;
-
-impl<'de> Visitor<'de> for NoDuplicates {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a map of tensors")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut seen = BTreeSet::new();
-        while let Some((name, _)) = map.next_entry::<String, IgnoredAny>()? {
-            if seen.contains(&name) {
-                return Err(serde::de::Error::custom(format!("two tensors are named {name:?}")));
-            }
-            seen.insert(name);
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

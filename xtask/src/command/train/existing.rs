@@ -7,12 +7,19 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::cli::Train;
-use crate::config::{Preset, Source};
+use crate::config::{Preset, Source, names};
 use crate::exit::Failure;
 use crate::run::{ROOT, locate};
 
 /// The run that `--resume` means.
 pub fn find(args: &Train) -> Result<PathBuf> {
+    let named = Path::new(&args.preset);
+    if args.out.is_none()
+        && !names().any(|name| name == args.preset)
+        && named.extension().is_none_or(|e| e != "toml")
+    {
+        return locate(Some(named));
+    }
     let Preset { name, .. } = Source::find(&args.preset)?.parse()?;
     if let Some(path) = &args.out {
         let path = locate(Some(path))?;
