@@ -88,7 +88,12 @@ impl Real for f64 {
 
 /// Whether tensors of this type on this device have kernels here.
 pub(super) fn has_kernels(x: &Tensor) -> bool {
-    matches!(x.device(), Device::Cpu) && matches!(x.dtype(), DType::F32 | DType::F64)
+    let real = matches!(x.dtype(), DType::F32 | DType::F64);
+    match x.device() {
+        Device::Cpu => real,
+        Device::Cuda(_) => cfg!(feature = "cuda") && (real || x.dtype() == DType::BF16),
+        Device::Metal(_) => false,
+    }
 }
 
 /// The values of a contiguous argument of a kernel.

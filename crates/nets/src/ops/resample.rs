@@ -80,6 +80,15 @@ impl CustomOp1 for Double {
         Ok((y, resized(layout, |size| 2 * size)))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        Ok((super::cuda::doubled(x, layout)?, resized(layout, |size| 2 * size)))
+    }
+
     fn bwd(&self, _x: &Tensor, _y: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
         grad.contiguous()?.apply_op1(Halve).map(Some)
     }
@@ -93,6 +102,15 @@ impl CustomOp1 for Halve {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let y = for_real!(x, T => halved::<T>(x, layout))?;
         Ok((y, resized(layout, |size| size / 2)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        Ok((super::cuda::halved(x, layout)?, resized(layout, |size| size / 2)))
     }
 
     fn bwd(&self, _x: &Tensor, _y: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {

@@ -42,9 +42,22 @@ impl CustomOp1 for Silu {
         Ok((y, layout.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        Ok((super::cuda::silu_forward(x, layout)?, layout.shape().clone()))
+    }
+
     fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
         if second_derivatives_are_taped() {
             return slope(x)?.mul(grad).map(Some);
+        }
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return super::cuda::silu_backward(x, grad).map(Some);
         }
         match x.dtype() {
             DType::F64 => fused_backward::<f64>(x, grad).map(Some),

@@ -38,7 +38,20 @@ impl CustomOp1 for Softmax {
         Ok((y, layout.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        Ok((super::cuda::softmax_forward(x, layout)?, layout.shape().clone()))
+    }
+
     fn bwd(&self, _x: &Tensor, y: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        #[cfg(feature = "cuda")]
+        if y.device().is_cuda() && !super::tape::second_derivatives_are_taped() {
+            return super::cuda::softmax_backward(y, grad).map(Some);
+        }
         let weighted = (y * grad)?;
         let mean = weighted.sum_keepdim(D::Minus1)?;
         weighted.sub(&y.broadcast_mul(&mean)?).map(Some)
