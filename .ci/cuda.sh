@@ -88,7 +88,9 @@ if [ "${1:-}" = env ]; then printf 'export %q\n' "${environment[@]}"; exit; fi
 if [ $# -gt 0 ]; then exec env "${environment[@]}" "$@"; fi
 [ "$mode" = check ] || usage
 
-# What depends on the feature is in sde-nets; the runner's tests are those of choosing a device.
+# Code that depends on the feature is in sde-nets alone, and the choice of a device in sde-core; the other packages only pass it on.
 in_build() { printf '\n== %s\n' "$*"; env "${environment[@]}" "$@"; }
-in_build cargo clippy --release --locked --package sde-nets --package xtask --all-targets --features cuda,cudnn -- -D warnings
-in_build cargo test --release --locked --package sde-nets --features cuda,cudnn
+in_build cargo clippy --release --locked --package sde-core --package sde-nets --all-targets --features cuda,cudnn -- -D warnings
+# One call: another choice of packages is another choice of features, and builds the dependencies again.
+in_build cargo test --release --locked --package sde-core --package sde-nets --features cuda,cudnn \
+  --test device --test cuda --test operators --test second_derivatives --test precision

@@ -15,7 +15,7 @@ mod winograd;
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, DType, Layout, Shape, Tensor};
 
-use super::kernel::{Real, for_real, has_kernels, values};
+use super::kernel::{Real, for_real, is_accelerated, values};
 use super::patches::Geometry;
 use crate::{Error, Result};
 
@@ -68,7 +68,7 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, window: Window
     let convolution =
         Conv { geometry: Geometry { channels, height, width, kernel: [kh, kw], stride, padding } };
     convolution.geometry.output()?;
-    if !has_kernels(x) {
+    if !is_accelerated(x) {
         return composed(x, weight, bias.as_ref(), window);
     }
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);

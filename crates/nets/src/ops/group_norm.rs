@@ -21,7 +21,7 @@
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::kernel::{Real, for_real, has_kernels, sums, values, vectorised, with_values};
+use super::kernel::{Real, for_real, is_accelerated, sums, values, vectorised, with_values};
 use super::tape::second_derivatives_are_taped;
 use crate::{Error, Result};
 
@@ -59,7 +59,7 @@ pub fn group_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, args: GroupNormArg
             found: format!("{:?} and {:?}", weight.dims(), bias.dims()),
         });
     }
-    if has_kernels(x) && x.dtype() == DType::BF16 {
+    if x.dtype() == DType::BF16 && is_accelerated(x) {
         // Scale and shift have the type of the statistics, and so does everything where second derivatives are taped.
         let (weight, bias) = (weight.to_dtype(DType::F32)?, bias.to_dtype(DType::F32)?);
         if second_derivatives_are_taped() {
@@ -68,7 +68,7 @@ pub fn group_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, args: GroupNormArg
         }
         return Ok(x.contiguous()?.apply_op3(&weight, &bias, GroupNorm(args))?);
     }
-    if !has_kernels(x) {
+    if !is_accelerated(x) {
         let z = affine(&normalise(x, args)?.0, x, weight, bias)?;
         return Ok(if args.silu { z.silu()? } else { z });
     }

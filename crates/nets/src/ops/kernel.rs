@@ -88,12 +88,13 @@ impl Real for f64 {
 
 /// Whether tensors of this type on this device have kernels here.
 pub(super) fn has_kernels(x: &Tensor) -> bool {
-    let real = matches!(x.dtype(), DType::F32 | DType::F64);
-    match x.device() {
-        Device::Cpu => real,
-        Device::Cuda(_) => cfg!(feature = "cuda") && (real || x.dtype() == DType::BF16),
-        Device::Metal(_) => false,
-    }
+    matches!(x.device(), Device::Cpu) && matches!(x.dtype(), DType::F32 | DType::F64)
+}
+
+/// Whether an operator that has kernels on both devices has one for this tensor: here, or on CUDA.
+pub(super) fn is_accelerated(x: &Tensor) -> bool {
+    let on_cuda = cfg!(feature = "cuda") && x.device().is_cuda();
+    has_kernels(x) || (on_cuda && matches!(x.dtype(), DType::F32 | DType::F64 | DType::BF16))
 }
 
 /// The values of a contiguous argument of a kernel.

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{Window, attention, conv2d, softmax};
+use super::{Window, attention, conv2d, linear, softmax};
 use crate::Result;
 
 /// The type in which a network forms its products.
@@ -51,6 +51,17 @@ impl Products {
         }
         let bias = bias.map(narrowed).transpose()?;
         widened(conv2d(&narrowed(x)?, &narrowed(weight)?, bias.as_ref(), window)?, x)
+    }
+
+    /// [`linear`] with its product in this type.
+    ///
+    /// # Errors
+    /// Those of [`linear`].
+    pub fn linear(self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Full => linear(x, weight, bias),
+            Self::Bf16 => widened(linear(&narrowed(x)?, &narrowed(weight)?, &narrowed(bias)?)?, x),
+        }
     }
 
     /// The matrix product in this type.

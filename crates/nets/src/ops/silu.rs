@@ -8,7 +8,7 @@
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::kernel::{Real, for_real, has_kernels, values, vectorised, with_values};
+use super::kernel::{Real, for_real, is_accelerated, values, vectorised, with_values};
 use super::tape::second_derivatives_are_taped;
 use crate::Result;
 
@@ -17,7 +17,7 @@ const CHUNK: usize = 1 << 16;
 
 /// SiLU of every entry.
 pub fn silu(x: &Tensor) -> Result<Tensor> {
-    if !has_kernels(x) {
+    if !is_accelerated(x) {
         return Ok(x.silu()?);
     }
     Ok(x.contiguous()?.apply_op1(Silu)?)

@@ -6,7 +6,7 @@
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::kernel::{Real, for_real, has_kernels, sums, values, vectorised};
+use super::kernel::{Real, for_real, is_accelerated, sums, values, vectorised};
 use crate::Result;
 
 /// Softmax over the last dimension.
@@ -14,7 +14,7 @@ use crate::Result;
 /// # Shapes
 /// `[…, N]` in and out.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
-    if has_kernels(x) {
+    if is_accelerated(x) {
         return Ok(x.contiguous()?.apply_op1(Softmax)?);
     }
     // The largest entry cancels: it is there for the range of the exponential only.

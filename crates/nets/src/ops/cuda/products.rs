@@ -146,15 +146,30 @@ impl Product {
         b: &CudaView<'_, T>,
         c: &mut CudaViewMut<'_, T>,
     ) -> Result<()> {
-        let [m, k, n] = self.size;
-        if self.count == 0 || m * k * n == 0 {
+        if self.count == 0 || self.size.contains(&0) {
             return Ok(());
         }
+        let config = self.config()?;
+        let blas = device.cublas_handle();
+        let mode = match tf32() {
+            true => cublasMath_t::CUBLAS_TF32_TENSOR_OP_MATH,
+            false => cublasMath_t::CUBLAS_DEFAULT_MATH,
+        };
+        // SAFETY: the handle lives as long as the device. The views hold `count` matrices at these strides: A and B are the
+        // arguments whose shapes `conv2d` has compared, or made here for this product, as C is.
+        unsafe {
+            cublasSetMathMode(*blas.handle(), mode).result().w()?;
+            T::products(&blas, config, b, a, c).w()
+        }
+    }
+
+    /// What cuBLAS is asked for. By columns the same memory is Cᵀ = Bᵀ Aᵀ: the factors change places, and so do rows and columns.
+    fn config<T: Element>(&self) -> Result<StridedBatchedConfig<T>> {
+        let [m, k, n] = self.size;
         let operation = |transposed| match transposed {
             true => cublasOperation_t::CUBLAS_OP_T,
             false => cublasOperation_t::CUBLAS_OP_N,
         };
-        // By columns the same memory is Cᵀ = Bᵀ Aᵀ: the factors change places, and so do rows and columns.
         let gemm = GemmConfig {
             transa: operation(self.transposed[1]),
             transb: operation(self.transposed[0]),
@@ -167,24 +182,13 @@ impl Product {
             beta: if self.accumulate { T::ONE } else { T::ZERO },
             ldc: int(n)?,
         };
-        let config = StridedBatchedConfig {
+        Ok(StridedBatchedConfig {
             gemm,
             batch_size: int(self.count)?,
             stride_a: int(self.strides[1])?,
             stride_b: int(self.strides[0])?,
             stride_c: int(self.strides[2])?,
-        };
-        let blas = device.cublas_handle();
-        let mode = match tf32() {
-            true => cublasMath_t::CUBLAS_TF32_TENSOR_OP_MATH,
-            false => cublasMath_t::CUBLAS_DEFAULT_MATH,
-        };
-        // SAFETY: the handle lives as long as the device. The views hold `count` matrices at these strides: A and B are the
-        // arguments whose shapes `conv2d` has compared, or made here for this product, as C is.
-        unsafe {
-            cublasSetMathMode(*blas.handle(), mode).result().w()?;
-            T::products(&blas, config, b, a, c).w()
-        }
+        })
     }
 }
 
@@ -303,4 +307,79 @@ pub(super) fn transpose<T: Element>(
     unsafe { arguments.launch(config) }.w()?;
     drop(arguments);
     Ok(to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// cuBLAS by its definition: `C = α op(A) op(B) + β C`, matrices by columns.
+    fn by_definition(config: &StridedBatchedConfig<f64>, a: &[f64], b: &[f64], c: &mut [f64]) {
+        let g = &config.gemm;
+        let at = |transposed: bool, i: i32, j: i32, ld: i32| if transposed { j + i * ld } else { i + j * ld };
+        let [ta, tb] = [g.transa, g.transb].map(|op| op == cublasOperation_t::CUBLAS_OP_T);
+        for p in 0..i64::from(config.batch_size) {
+            let start = |stride: i64| (p * stride) as usize;
+            for i in 0..g.m {
+                for j in 0..g.n {
+                    let sum: f64 = (0..g.k)
+                        .map(|l| {
+                            a[start(config.stride_a) + at(ta, i, l, g.lda) as usize]
+                                * b[start(config.stride_b) + at(tb, l, j, g.ldb) as usize]
+                        })
+                        .sum();
+                    let c = &mut c[start(config.stride_c) + (i + j * g.ldc) as usize];
+                    *c = g.alpha * sum + if g.beta == 0.0 { 0.0 } else { g.beta * *c };
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn products_by_rows_are_what_cublas_is_asked_for() -> Result<()> {
+        let wave = |n: usize, f: f64| (0..n).map(|i| (f * i as f64).sin()).collect::<Vec<_>>();
+        let (m, k, n, count) = (3, 4, 5, 2);
+        for (transposed, shared, accumulate) in
+            [([false, false], true, false), ([true, false], true, false), ([false, true], false, true)]
+        {
+            // The weights are one for all; everything else is one for each.
+            let count = if shared { count } else { 1 };
+            let strides = [if shared { 0 } else { m * k }, k * n, m * n];
+            let product = Product { size: [m, k, n], transposed, strides, count, accumulate };
+            let (a, b) = (wave(m * k * count, 0.7), wave(k * n * count, 1.3));
+            let mut found = wave(m * n * count, 0.3);
+            let mut expected = found.clone();
+            by_definition(&product.config()?, &b, &a, &mut found);
+            for (p, i, j) in (0..count).flat_map(|p| (0..m).flat_map(move |i| (0..n).map(move |j| (p, i, j))))
+            {
+                let sum: f64 = (0..k)
+                    .map(|l| {
+                        let a = a[p * strides[0] + if transposed[0] { l * m + i } else { i * k + l }];
+                        a * b[p * strides[1] + if transposed[1] { j * k + l } else { l * n + j }]
+                    })
+                    .sum();
+                let c = &mut expected[p * strides[2] + i * n + j];
+                *c = sum + if accumulate { *c } else { 0.0 };
+            }
+            let error = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert!(error < 1e-13, "{transposed:?}: {error:e}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn parts_cover_the_batch_once_in_order() {
+        let geometry =
+            Geometry { channels: 256, height: 32, width: 32, kernel: [3, 3], stride: 1, padding: [1; 4] };
+        let problem = Problem { geometry, batch: 100, filters: 8, output: [32, 32] };
+        let found: Vec<_> = parts::<f32>(&problem).collect();
+        assert!(found.len() > 1);
+        let mut next = 0;
+        for (first, count) in found {
+            assert_eq!(first, next);
+            assert!(count * geometry.taps() * problem.positions() * 4 <= COLUMN_BYTES);
+            next += count;
+        }
+        assert_eq!(next, 100);
+    }
 }
