@@ -3,6 +3,7 @@
 //! Where there is no CUDA device the tests say so and pass. Second derivatives need a process with an environment variable that
 //! Candle reads; each test of them runs itself again in one.
 #![cfg(feature = "cuda")]
+#![allow(clippy::print_stdout, reason = "a test that is skipped says why")]
 
 mod common;
 

@@ -1,6 +1,7 @@
 //! Devices by name: what opens, what is refused, and what `auto` says when it falls back.
 //!
 //! The same tests run in a build with the feature `cuda`, on machines with and without a GPU.
+#![allow(clippy::print_stdout, reason = "a test that is skipped says why")]
 
 use candle_core::Device;
 use sde_core::{DeviceName, Error, Result};
