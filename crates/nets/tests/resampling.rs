@@ -9,7 +9,8 @@ use sde_nets::{Error, Result, ops};
 type Operator = fn(&Tensor) -> Result<Tensor>;
 
 /// Operator, zeros between pixels, padding before and after, stride, sum of the filter along an axis.
-const OPERATORS: [(&str, Operator, bool, [usize; 2], usize, f64); 3] = [
+type Case = (&'static str, Operator, bool, [usize; 2], usize, f64);
+const OPERATORS: [Case; 3] = [
     ("up", ops::fir_up_2x, true, [2, 1], 1, 2.0),
     ("down", ops::fir_down_2x, false, [1, 1], 2, 1.0),
     ("blur", ops::fir_blur, false, [2, 2], 1, 1.0),
