@@ -93,4 +93,4 @@ in_build() { printf '\n== %s\n' "$*"; env "${environment[@]}" "$@"; }
 in_build cargo clippy --release --locked --package sde-core --package sde-nets --all-targets --features cuda,cudnn -- -D warnings
 # One call: another choice of packages is another choice of features, and builds the dependencies again.
 in_build cargo test --release --locked --package sde-core --package sde-nets --features cuda,cudnn \
-  --test device --test cuda --test operators --test second_derivatives --test precision
+  --lib --test device --test cuda --test operators --test second_derivatives --test precision
