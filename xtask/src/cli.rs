@@ -78,7 +78,7 @@ pub struct Demo {
 
 #[derive(Debug, Args)]
 pub struct DeviceArg {
-    /// Where the network runs: auto, cpu, cuda:N or metal
+    /// Where the network runs: auto, cpu, cuda:N or metal; auto says so where it falls back
     #[arg(long = "device", default_value = "auto")]
     pub name: String,
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use sde_nets::NetConfig;
+use sde_nets::ops::Products;
 use sde_train::TrainConfig;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,11 @@ pub struct Preset {
     pub name: String,
     /// One line: what it is and where its numbers are from.
     pub about: String,
+    /// The type in which the network forms its products while it is trained: `bf16`, or its own if absent. Parameters,
+    /// normalisation and loss stay in its own; sampling and likelihood use that throughout.
+    pub products: Option<Products>,
+    /// Whether f32 products on CUDA may round their factors to TF32 while the network is trained; not if absent.
+    pub tf32: Option<bool>,
     /// The data.
     pub data: DataConfig,
     /// The forward process.

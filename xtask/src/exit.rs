@@ -156,9 +156,11 @@ fn of_mathematics(error: &sde_core::Error) -> Option<u8> {
     use sde_core::Error;
     match error {
         Error::NonFinite { .. } => Some(NON_FINITE),
-        Error::Range { .. } | Error::Grid { .. } | Error::Undefined { .. } | Error::Mismatch { .. } => {
-            Some(CONFIG)
-        }
+        Error::Range { .. }
+        | Error::Grid { .. }
+        | Error::Undefined { .. }
+        | Error::Mismatch { .. }
+        | Error::Device { .. } => Some(CONFIG),
         _ => None,
     }
 }

@@ -17,6 +17,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use sde_core::noise::{Draws, Noise, Stream, host_tensor};
 
 use crate::error::WeightsMismatch;
+use crate::ops::Products;
 use crate::params::Weights;
 use crate::{Error, Result};
 
@@ -95,6 +96,7 @@ struct Store {
 pub struct Builder {
     store: std::rc::Rc<Store>,
     path: String,
+    products: Products,
 }
 
 impl Builder {
@@ -107,12 +109,22 @@ impl Builder {
             entries: RefCell::default(),
             mismatch: RefCell::default(),
         };
-        Self { store: store.into(), path: String::new() }
+        Self { store: store.into(), path: String::new(), products: Products::Full }
     }
 
     /// The path `name` below this one.
     pub fn pp(&self, name: impl Display) -> Self {
-        Self { store: self.store.clone(), path: self.join(name) }
+        Self { path: self.join(name), ..self.clone() }
+    }
+
+    /// The same place, for layers that form their products in the given type; a builder starts with the network's own.
+    pub fn with_products(&self, products: Products) -> Self {
+        Self { products, ..self.clone() }
+    }
+
+    /// The type in which a layer built here forms its products.
+    pub fn products(&self) -> Products {
+        self.products
     }
 
     /// The type of the network's tensors.

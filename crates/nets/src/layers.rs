@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::ops::{self, GroupNormArgs, Window};
+use crate::ops::{self, GroupNormArgs, Products, Window};
 use crate::{Builder, Init, Result};
 
 /// The scale of the initial weights of a layer that starts as nothing: zero but for rounding, so that every
@@ -17,18 +17,20 @@ pub(crate) const NOTHING: f64 = 1e-10;
 pub(crate) struct Linear {
     weight: Tensor,
     bias: Tensor,
+    products: Products,
 }
 
 impl Linear {
     /// Weights with the fan-average law at `scale`, biases zero.
     pub(crate) fn new(b: &Builder, inputs: usize, outputs: usize, scale: f64) -> Result<Self> {
         let weight = b.get(&[outputs, inputs], "weight", Init::FanAverage { scale })?;
-        Ok(Self { weight, bias: b.get(&[outputs], "bias", Init::Constant(0.0))? })
+        let bias = b.get(&[outputs], "bias", Init::Constant(0.0))?;
+        Ok(Self { weight, bias, products: b.products() })
     }
 
     /// `[B, inputs]` to `[B, outputs]`. A row's result does not depend on the other rows, nor on their number.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        ops::linear(x, &self.weight, &self.bias)
+        self.products.linear(x, &self.weight, &self.bias)
     }
 
     /// The map of √n times the unit vector of each label, n the number of inputs; the label n, and no label, is the
@@ -63,6 +65,7 @@ pub(crate) struct Conv2d {
     weight: Tensor,
     bias: Tensor,
     window: Window,
+    products: Products,
 }
 
 impl Conv2d {
@@ -75,17 +78,18 @@ impl Conv2d {
         scale: f64,
     ) -> Result<Self> {
         let weight = b.get(&[outputs, inputs, kernel, kernel], "weight", Init::FanAverage { scale })?;
-        Ok(Self { weight, bias: b.get(&[outputs], "bias", Init::Constant(0.0))?, window })
+        let bias = b.get(&[outputs], "bias", Init::Constant(0.0))?;
+        Ok(Self { weight, bias, window, products: b.products() })
     }
 
     /// `[B, inputs, H, W]` to `[B, outputs, H', W']`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        ops::conv2d(x, &self.weight, Some(&self.bias), self.window)
+        self.products.conv2d(x, &self.weight, Some(&self.bias), self.window)
     }
 
     /// The same, with `shift` `[B, outputs]` added to the bias of each sample.
     pub(crate) fn forward_shifted(&self, x: &Tensor, shift: &Tensor) -> Result<Tensor> {
-        ops::conv2d(x, &self.weight, Some(&shift.broadcast_add(&self.bias)?), self.window)
+        self.products.conv2d(x, &self.weight, Some(&shift.broadcast_add(&self.bias)?), self.window)
     }
 }
 

@@ -2,11 +2,14 @@
 //!
 //! Every operator here can be differentiated, twice where Candle's tape is asked to keep second derivatives
 //! ([`second_derivatives_are_taped`]). On the CPU in f32 and f64 each is a kernel of its own, parallel over
-//! samples; the order of every sum is fixed, so a result does not depend on the number of threads. Other
-//! devices and types compose Candle's operators into the same function.
+//! samples; the order of every sum is fixed, so a result does not depend on the number of threads. On CUDA,
+//! with the feature `cuda`, they are kernels, cuDNN and cuBLAS. Other devices and types compose Candle's
+//! operators into the same function.
 
 mod attention;
 mod conv2d;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod dropout;
 mod fir;
 mod group_norm;
@@ -15,6 +18,7 @@ mod linear;
 mod memory;
 mod optimiser;
 mod patches;
+mod precision;
 mod resample;
 mod silu;
 mod softmax;
@@ -28,6 +32,7 @@ pub use group_norm::{GroupNormArgs, group_norm};
 pub use linear::linear;
 pub use memory::keep_freed_memory;
 pub use optimiser::{AdamUpdate, Averaged, lerp, sums_of_squares};
+pub use precision::{Products, allow_tf32, tf32};
 pub use resample::{avg_pool_2x, upsample_nearest_2x};
 pub use silu::silu;
 pub use softmax::softmax;

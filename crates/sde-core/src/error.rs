@@ -60,6 +60,16 @@ pub enum Error {
         /// The way out.
         hint: &'static str,
     },
+    /// A device that cannot be opened.
+    #[error("device {name}: {why}; {hint}")]
+    Device {
+        /// Its name.
+        name: String,
+        /// What is missing.
+        why: String,
+        /// The way out.
+        hint: String,
+    },
     /// A user-supplied model or field failed.
     #[error("{0}")]
     Model(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -18,6 +18,7 @@
 //! # }
 //! ```
 
+mod device;
 mod error;
 pub mod grid;
 mod model;
@@ -30,6 +31,7 @@ pub mod process;
 pub mod quadrature;
 mod tensor;
 
+pub use device::{DeviceName, Opened};
 pub use error::{Error, Result};
 pub use grid::TimeGrid;
 pub use model::{Field, FieldFn, Model, ModelField, Pass, per_sample, reverse_mode};

@@ -17,6 +17,7 @@ use sde_core::LinearSde;
 use sde_core::noise::Noise;
 use sde_data::{Dataset, Split};
 use sde_nets::Params;
+use sde_nets::ops::{Products, allow_tf32};
 use sde_train::checkpoint::Origin;
 use sde_train::hash::{sha256, weights_hash};
 use sde_train::loss::Dsm;
@@ -132,8 +133,11 @@ impl Parts {
         let held_out = preset.train.held_out.map(|_| load(Split::Test)).transpose()?;
         let sde: Arc<dyn LinearSde> = Arc::from(preset.process.build()?);
         let loss = preset.loss.build(sde)?;
-        let (model, params) =
-            Params::initialise(Noise::new(seed), DType::F32, device, |b| preset.net.build(b, data.shape()))?;
+        allow_tf32(preset.tf32.unwrap_or(false));
+        let products = preset.products.unwrap_or(Products::Full);
+        let (model, params) = Params::initialise(Noise::new(seed), DType::F32, device, |b| {
+            preset.net.build(&b.with_products(products), data.shape())
+        })?;
         Ok(Self { data, held_out, loss, model, params })
     }
 }

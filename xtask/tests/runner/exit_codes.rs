@@ -81,7 +81,7 @@ fn a_configuration_that_makes_no_sense_is_78() {
         ("show digits --set net.kind=unett", &["net.kind", "`unett`", "`unet`"]),
         ("train digits --set process.beta_0=-1", &["beta_0", "-1"]),
         ("train digits --set loss.time.from=2", &["`time`", "2"]),
-        ("train digits --device cuda:0", &["no cuda", "--device cpu"]),
+        ("train digits --device cuda:9999", &["device cuda:9999: ", "no CUDA", "--device cpu"]),
         ("train checkerboard --set data.name=npy", &["needs a file: --set data.path="]),
         ("sample --oracle density.json --times rising.npy", &["rising.npy", "must decrease"]),
         ("sample --oracle density.json --set sampler.rtol=-1 --sampler rk45", &["rtol", "-1"]),

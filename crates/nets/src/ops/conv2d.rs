@@ -15,7 +15,7 @@ mod winograd;
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, DType, Layout, Shape, Tensor};
 
-use super::kernel::{Real, for_real, has_kernels, values};
+use super::kernel::{Real, for_real, is_accelerated, values};
 use super::patches::Geometry;
 use crate::{Error, Result};
 
@@ -68,7 +68,7 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, window: Window
     let convolution =
         Conv { geometry: Geometry { channels, height, width, kernel: [kh, kw], stride, padding } };
     convolution.geometry.output()?;
-    if !has_kernels(x) {
+    if !is_accelerated(x) {
         return composed(x, weight, bias.as_ref(), window);
     }
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
@@ -144,6 +144,17 @@ impl CustomOp2 for Conv {
         Ok((y, self.output_shape(x_layout, w_layout)?))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        x_layout: &Layout,
+        w: &candle_core::CudaStorage,
+        w_layout: &Layout,
+    ) -> CandleResult<(candle_core::CudaStorage, Shape)> {
+        super::cuda::convolution::forward(&self.geometry, (x, x_layout), (w, w_layout), None)
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -178,6 +189,20 @@ impl CustomOp3 for Conv {
             self.run(values(x, x_layout)?, values(w, w_layout)?, bias, filters)
         })?;
         Ok((y, self.output_shape(x_layout, w_layout)?))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        x_layout: &Layout,
+        w: &candle_core::CudaStorage,
+        w_layout: &Layout,
+        bias: &candle_core::CudaStorage,
+        bias_layout: &Layout,
+    ) -> CandleResult<(candle_core::CudaStorage, Shape)> {
+        let bias = Some((bias, bias_layout));
+        super::cuda::convolution::forward(&self.geometry, (x, x_layout), (w, w_layout), bias)
     }
 
     fn bwd(
@@ -218,6 +243,17 @@ impl CustomOp2 for InputGradient {
         Ok((x, Shape::from((dims[0], channels, height, width))))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        grad: &candle_core::CudaStorage,
+        grad_layout: &Layout,
+        w: &candle_core::CudaStorage,
+        w_layout: &Layout,
+    ) -> CandleResult<(candle_core::CudaStorage, Shape)> {
+        super::cuda::convolution::input_gradient(&self.geometry, (grad, grad_layout), (w, w_layout))
+    }
+
     fn bwd(
         &self,
         grad: &Tensor,
@@ -248,6 +284,17 @@ impl CustomOp2 for WeightGradient {
         let dims = grad_layout.dims();
         let w = for_real!(x, T => self.run::<T>(values(x, x_layout)?, values(grad, grad_layout)?, dims[1]))?;
         Ok((w, Shape::from((dims[1], channels, kh, kw))))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        x_layout: &Layout,
+        grad: &candle_core::CudaStorage,
+        grad_layout: &Layout,
+    ) -> CandleResult<(candle_core::CudaStorage, Shape)> {
+        super::cuda::convolution::weight_gradient(&self.geometry, (x, x_layout), (grad, grad_layout))
     }
 
     fn bwd(

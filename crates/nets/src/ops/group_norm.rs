@@ -18,10 +18,10 @@
 //!
 //! Reference: Wu, He 2018, arXiv 1803.08494, equations 1–3.
 
-use candle_core::{CpuStorage, CustomOp3, D, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::kernel::{Real, for_real, has_kernels, sums, values, vectorised, with_values};
+use super::kernel::{Real, for_real, is_accelerated, sums, values, vectorised, with_values};
 use super::tape::second_derivatives_are_taped;
 use crate::{Error, Result};
 
@@ -59,7 +59,16 @@ pub fn group_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, args: GroupNormArg
             found: format!("{:?} and {:?}", weight.dims(), bias.dims()),
         });
     }
-    if !has_kernels(x) {
+    if x.dtype() == DType::BF16 && is_accelerated(x) {
+        // Scale and shift have the type of the statistics, and so does everything where second derivatives are taped.
+        let (weight, bias) = (weight.to_dtype(DType::F32)?, bias.to_dtype(DType::F32)?);
+        if second_derivatives_are_taped() {
+            let wide = x.to_dtype(DType::F32)?.contiguous()?;
+            return Ok(wide.apply_op3(&weight, &bias, GroupNorm(args))?.to_dtype(DType::BF16)?);
+        }
+        return Ok(x.contiguous()?.apply_op3(&weight, &bias, GroupNorm(args))?);
+    }
+    if !is_accelerated(x) {
         let z = affine(&normalise(x, args)?.0, x, weight, bias)?;
         return Ok(if args.silu { z.silu()? } else { z });
     }
@@ -117,12 +126,31 @@ impl CustomOp3 for GroupNorm {
         Ok((y, x_layout.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        x_layout: &Layout,
+        w: &candle_core::CudaStorage,
+        w_layout: &Layout,
+        b: &candle_core::CudaStorage,
+        b_layout: &Layout,
+    ) -> CandleResult<(candle_core::CudaStorage, Shape)> {
+        let y = super::cuda::group_norm_forward(self.0, (x, x_layout), (w, w_layout), (b, b_layout))?;
+        Ok((y, x_layout.shape().clone()))
+    }
+
     fn bwd(&self, x: &Tensor, w: &Tensor, b: &Tensor, _y: &Tensor, grad: &Tensor) -> CandleResult<Gradients> {
         if second_derivatives_are_taped() {
             return self.composed_backward(x, w, b, grad);
         }
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            let [for_x, for_w, for_b] = super::cuda::group_norm_backward(self.0, [x, w, b, grad])?;
+            return Ok((Some(for_x), Some(for_w), Some(for_b)));
+        }
         match x.dtype() {
-            candle_core::DType::F64 => self.fused_backward::<f64>(x, w, b, grad),
+            DType::F64 => self.fused_backward::<f64>(x, w, b, grad),
             _ => self.fused_backward::<f32>(x, w, b, grad),
         }
     }

@@ -91,6 +91,12 @@ pub(super) fn has_kernels(x: &Tensor) -> bool {
     matches!(x.device(), Device::Cpu) && matches!(x.dtype(), DType::F32 | DType::F64)
 }
 
+/// Whether an operator that has kernels on both devices has one for this tensor: here, or on CUDA.
+pub(super) fn is_accelerated(x: &Tensor) -> bool {
+    let on_cuda = cfg!(feature = "cuda") && x.device().is_cuda();
+    has_kernels(x) || (on_cuda && matches!(x.dtype(), DType::F32 | DType::F64 | DType::BF16))
+}
+
 /// The values of a contiguous argument of a kernel.
 pub(super) fn values<'a, T: Real>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
     let (start, end) = layout.contiguous_offsets().ok_or_else(|| {

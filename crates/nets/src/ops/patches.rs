@@ -12,7 +12,7 @@ use candle_core::Result;
 use super::kernel::Real;
 
 /// The sizes of a convolution.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Geometry {
     pub channels: usize,
     pub height: usize,

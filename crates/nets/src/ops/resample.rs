@@ -7,7 +7,7 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::kernel::{Real, for_real, has_kernels, values};
+use super::kernel::{Real, for_real, is_accelerated, values};
 use crate::{Error, Result};
 
 /// Each pixel becomes a square of four.
@@ -16,7 +16,7 @@ use crate::{Error, Result};
 /// `[B, C, H, W]` to `[B, C, 2H, 2W]`.
 pub fn upsample_nearest_2x(x: &Tensor) -> Result<Tensor> {
     let (batch, channels, height, width) = x.dims4()?;
-    if has_kernels(x) {
+    if is_accelerated(x) {
         return Ok(x.contiguous()?.apply_op1(Double)?);
     }
     Ok(x.reshape((batch * channels, height, 1, width, 1))?
@@ -40,7 +40,7 @@ pub fn avg_pool_2x(x: &Tensor) -> Result<Tensor> {
             found: format!("{height}×{width}"),
         });
     }
-    let sums = if has_kernels(x) {
+    let sums = if is_accelerated(x) {
         x.contiguous()?.apply_op1(Halve)?
     } else {
         let squares = x.reshape((batch * channels, height / 2, 2, width / 2, 2))?;
@@ -80,6 +80,15 @@ impl CustomOp1 for Double {
         Ok((y, resized(layout, |size| 2 * size)))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        Ok((super::cuda::doubled(x, layout)?, resized(layout, |size| 2 * size)))
+    }
+
     fn bwd(&self, _x: &Tensor, _y: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
         grad.contiguous()?.apply_op1(Halve).map(Some)
     }
@@ -93,6 +102,15 @@ impl CustomOp1 for Halve {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let y = for_real!(x, T => halved::<T>(x, layout))?;
         Ok((y, resized(layout, |size| size / 2)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        Ok((super::cuda::halved(x, layout)?, resized(layout, |size| size / 2)))
     }
 
     fn bwd(&self, _x: &Tensor, _y: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {

@@ -8,7 +8,7 @@
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::kernel::{Real, for_real, has_kernels, values, vectorised, with_values};
+use super::kernel::{Real, for_real, is_accelerated, values, vectorised, with_values};
 use super::tape::second_derivatives_are_taped;
 use crate::Result;
 
@@ -17,7 +17,7 @@ const CHUNK: usize = 1 << 16;
 
 /// SiLU of every entry.
 pub fn silu(x: &Tensor) -> Result<Tensor> {
-    if !has_kernels(x) {
+    if !is_accelerated(x) {
         return Ok(x.silu()?);
     }
     Ok(x.contiguous()?.apply_op1(Silu)?)
@@ -42,9 +42,22 @@ impl CustomOp1 for Silu {
         Ok((y, layout.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        Ok((super::cuda::silu_forward(x, layout)?, layout.shape().clone()))
+    }
+
     fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
         if second_derivatives_are_taped() {
             return slope(x)?.mul(grad).map(Some);
+        }
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return super::cuda::silu_backward(x, grad).map(Some);
         }
         match x.dtype() {
             DType::F64 => fused_backward::<f64>(x, grad).map(Some),

@@ -6,7 +6,7 @@
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::kernel::{Real, for_real, has_kernels, sums, values, vectorised};
+use super::kernel::{Real, for_real, is_accelerated, sums, values, vectorised};
 use crate::Result;
 
 /// Softmax over the last dimension.
@@ -14,7 +14,7 @@ use crate::Result;
 /// # Shapes
 /// `[…, N]` in and out.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
-    if has_kernels(x) {
+    if is_accelerated(x) {
         return Ok(x.contiguous()?.apply_op1(Softmax)?);
     }
     // The largest entry cancels: it is there for the range of the exponential only.
@@ -38,7 +38,20 @@ impl CustomOp1 for Softmax {
         Ok((y, layout.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        Ok((super::cuda::softmax_forward(x, layout)?, layout.shape().clone()))
+    }
+
     fn bwd(&self, _x: &Tensor, y: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        #[cfg(feature = "cuda")]
+        if y.device().is_cuda() && !super::tape::second_derivatives_are_taped() {
+            return super::cuda::softmax_backward(y, grad).map(Some);
+        }
         let weighted = (y * grad)?;
         let mean = weighted.sum_keepdim(D::Minus1)?;
         weighted.sub(&y.broadcast_mul(&mean)?).map(Some)

@@ -12,7 +12,7 @@ use candle_core::Tensor;
 use super::path::Plan;
 use super::residual_block::{pointwise_scale, sum};
 use crate::layers::{Conv2d, GroupNorm, NOTHING};
-use crate::ops::{self, Window};
+use crate::ops::{Products, Window};
 use crate::{Builder, Error, Result};
 
 #[derive(Debug)]
@@ -24,6 +24,7 @@ pub(super) struct AttentionBlock {
     output: Conv2d,
     heads: usize,
     rescale: bool,
+    products: Products,
 }
 
 impl AttentionBlock {
@@ -47,6 +48,7 @@ impl AttentionBlock {
             output: map("output", NOTHING)?,
             heads,
             rescale: plan.config.rescale,
+            products: b.products(),
         })
     }
 
@@ -54,7 +56,8 @@ impl AttentionBlock {
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let n = self.norm.forward(x)?;
         let map = |map: &Conv2d| -> Result<Tensor> { Ok(map.forward(&n)?.flatten_from(2)?) };
-        let attended = ops::attention(&map(&self.query)?, &map(&self.key)?, &map(&self.value)?, self.heads)?;
+        let attended =
+            self.products.attention(&map(&self.query)?, &map(&self.key)?, &map(&self.value)?, self.heads)?;
         sum(x, &self.output.forward(&attended.reshape(x.dims())?)?, self.rescale)
     }
 }
