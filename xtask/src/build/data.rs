@@ -84,6 +84,11 @@ pub enum Use {
 impl DataConfig {
     /// A split; `seed` draws the points of a synthetic set.
     pub fn load(&self, split: Split, purpose: Use, seed: u64, output: Output) -> Result<Loaded> {
+        let of_points = ["npy", "csv"].into_iter().chain(Toy::names()).any(|name| name == self.name);
+        if of_points && self.augment.is_some() {
+            let text = format!("data.augment is for images; `{}` has points", self.name);
+            return Err(Failure::Config(text).into());
+        }
         if Toy::names().any(|name| name == self.name) {
             let set = ToySet::new(Toy::by_name(&self.name)?, seed, split, self.points);
             let toy = Some(Toy::by_name(&self.name)?);

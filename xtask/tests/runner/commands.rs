@@ -96,6 +96,8 @@ fn published_choices_train_on_small_networks() {
     let untold = "--set data.augment={mirror=1.0,probability=0.12,scale=0.2,stretch=0.2,shift=0.125}";
     let refused = place.call(&format!("train digits {untold} --set net.groups=4 {small}"));
     assert!(refused.code != Some(0) && refused.stderr.contains("augmentation"), "{}", refused.stderr);
+    let points = place.call(&format!("train {POINTS} {untold} --steps 2"));
+    assert!(points.code != Some(0) && points.stderr.contains("for images"), "{}", points.stderr);
 }
 
 #[test]
