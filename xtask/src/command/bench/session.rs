@@ -116,7 +116,7 @@ impl<'a> Session<'a> {
     pub fn say(&self, label: &str, outcome: &Outcome) {
         let ratio = outcome.ratio().map_or(String::new(), |r| format!(", {} of PyTorch's", ratio(Some(r))));
         let seconds = seconds(outcome.seconds().median);
-        let refusal = outcome.refusal.as_ref().map_or(String::new(), |r| format!("; PyTorch: {r}"));
+        let refusal = outcome.refusal.as_ref().map_or(String::new(), |r| format!("; {r}"));
         self.output.say(format!(
             "{label}, {}: {seconds} {}{ratio}{refusal}",
             threads_label(outcome.threads),
