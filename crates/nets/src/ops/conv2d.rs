@@ -9,6 +9,7 @@
 //! On the CPU each is computed by products with patches ([`im2col`]) or at the points of a polynomial
 //! ([`winograd`]), by [`Algorithm::of`]; both in blocks that depend on shapes alone.
 
+mod bands;
 mod im2col;
 mod tiles;
 mod winograd;

@@ -16,61 +16,17 @@
 //!
 //! Reference: Lavin, Gray 2016, arXiv 1509.09308.
 //! Differs: images whose sides are not multiples of 4 are continued by zeros.
-
 use rayon::prelude::*;
 
 use super::super::kernel::{LANES, Matrix, Real, product, vectorised, with_scratch};
 use super::super::patches::Geometry;
-use super::tiles::{Input, Kernel, KernelAdjoint, Lane, Output, OutputAdjoint, both_sides};
+use super::bands::{Block, PAD, POINTS, Tiling};
+use super::tiles::{Kernel, KernelAdjoint, Lane, both_sides};
 
-/// The number of points.
-const POINTS: usize = 36;
-/// The side of an output tile.
-const TILE: usize = 4;
 /// Tiles of one block of a convolution: the columns of its matrix products.
 const BLOCK: usize = 64;
 /// Tiles of one block of a weight gradient: the inner dimension of its matrix products.
 const WEIGHT_BLOCK: usize = 256;
-/// Between the matrices of two channels, so that they do not compete for the same lines of a cache.
-const PAD: usize = 16;
-
-/// The images of a convolution, cut into tiles.
-#[derive(Clone, Copy)]
-struct Tiling {
-    height: usize,
-    width: usize,
-    /// Tiles side by side.
-    across: usize,
-    /// Bands of one image.
-    bands: usize,
-}
-
-impl Tiling {
-    fn new(geometry: &Geometry) -> Self {
-        let Geometry { height, width, .. } = *geometry;
-        Self { height, width, across: width.div_ceil(TILE), bands: height.div_ceil(TILE) }
-    }
-
-    fn plane(self) -> usize {
-        self.height * self.width
-    }
-
-    /// How many bands make about `tiles` tiles.
-    fn bands_of(self, tiles: usize) -> usize {
-        tiles.div_ceil(self.across).max(1)
-    }
-
-    /// The values between one channel's matrices and the next's, for a block of `bands` bands.
-    fn stride(self, bands: usize) -> usize {
-        POINTS * self.columns(bands) + PAD
-    }
-
-    /// The tiles of `bands` bands, in whole lanes.
-    fn columns(self, bands: usize) -> usize {
-        (bands * self.across).next_multiple_of(LANES)
-    }
-}
-
 /// Whether the algorithm is defined for a convolution.
 pub(super) fn applies(geometry: &Geometry) -> bool {
     geometry.kernel == [3, 3] && geometry.stride == 1 && geometry.padding == [1; 4]
@@ -174,13 +130,23 @@ fn convolve<T: Real>(geometry: &Geometry, x: &[T], u: &[T], bias: Option<&[T]>, 
                 for first in (0..all).step_by(block) {
                     let here = Block { tiling, first, bands: block.min(all - first) };
                     here.transform_inputs(x, channels, stride, v);
-                    here.multiply(u, v, m, [filters, channels], stride);
+                    multiply(u, v, m, [filters, channels, tiling.columns(here.bands)], stride);
                     here.transform_outputs(m, filters, y, &bias);
                 }
             });
         });
     });
     y
+}
+
+/// M: for each point, filters by tiles.
+fn multiply<T: Real>(u: &[T], v: &[T], m: &mut [T], [filters, channels, columns]: [usize; 3], stride: usize) {
+    m.par_chunks_mut(filters * columns).take(POINTS).enumerate().for_each(|(point, m)| {
+        let row_stride = POINTS * channels + PAD;
+        let u = Matrix { values: &u[point * channels..], row_stride, column_stride: 1 };
+        let v = Matrix { values: &v[point * columns..], row_stride: stride, column_stride: 1 };
+        product(m, (filters, channels, columns), u, v, false);
+    });
 }
 
 /// The weight gradient `[filters, channels, 3, 3]` from samples and the gradient of their convolution.
@@ -237,221 +203,6 @@ fn kernel_row_from_points<T: Real>(points: &[T], stride: usize, w: &mut [T]) {
         );
     }
 }
-
-/// Some bands of a group of samples; band b is band `b mod bands` of sample `b / bands`.
-#[derive(Clone, Copy)]
-struct Block {
-    tiling: Tiling,
-    first: usize,
-    bands: usize,
-}
-
-impl Block {
-    /// V: for each channel 36 rows of tiles.
-    fn transform_inputs<T: Real>(&self, x: &[T], channels: usize, stride: usize, v: &mut [T]) {
-        let (tiling, columns) = (self.tiling, self.tiling.columns(self.bands));
-        v.par_chunks_mut(stride).enumerate().for_each(|(c, v)| {
-            with_scratch(POINTS * columns, |tiles| {
-                if columns > self.bands * tiling.across {
-                    // Lanes beyond the last tile count in the sums of the weight gradient: they are zeros.
-                    tiles.fill(T::zero());
-                }
-                vectorised(
-                    #[inline(always)]
-                    || {
-                        for band in 0..self.bands {
-                            let (sample, row) = self.place(band);
-                            let plane = &x[(sample * channels + c) * tiling.plane()..][..tiling.plane()];
-                            for i in 0..6 {
-                                let at = i * 6 * columns + band * tiling.across;
-                                tiling.spread::<T, 6>(
-                                    plane,
-                                    (row + i).checked_sub(1),
-                                    &mut tiles[at..],
-                                    columns,
-                                );
-                            }
-                        }
-                        for t in (0..columns).step_by(LANES) {
-                            both_sides::<T, Input, 6, 6>(
-                                #[inline(always)]
-                                |i, j| Lane::load(&tiles[(i * 6 + j) * columns + t..][..LANES]),
-                                #[inline(always)]
-                                |i, j, entry| entry.store(&mut v[(i * 6 + j) * columns + t..][..LANES]),
-                            );
-                        }
-                    },
-                );
-            });
-        });
-    }
-
-    /// D: for each filter 36 rows of tiles.
-    fn transform_gradients<T: Real>(&self, grad: &[T], filters: usize, stride: usize, d: &mut [T]) {
-        let (tiling, columns) = (self.tiling, self.tiling.columns(self.bands));
-        d.par_chunks_mut(stride).enumerate().for_each(|(k, d)| {
-            with_scratch(TILE * TILE * columns, |tiles| {
-                if columns > self.bands * tiling.across {
-                    tiles.fill(T::zero());
-                }
-                vectorised(
-                    #[inline(always)]
-                    || {
-                        for band in 0..self.bands {
-                            let (sample, row) = self.place(band);
-                            let plane = &grad[(sample * filters + k) * tiling.plane()..][..tiling.plane()];
-                            for i in 0..TILE {
-                                let at = i * TILE * columns + band * tiling.across;
-                                tiling.spread::<T, TILE>(plane, Some(row + i), &mut tiles[at..], columns);
-                            }
-                        }
-                        for t in (0..columns).step_by(LANES) {
-                            both_sides::<T, OutputAdjoint, 4, 6>(
-                                #[inline(always)]
-                                |i, j| Lane::load(&tiles[(i * TILE + j) * columns + t..][..LANES]),
-                                #[inline(always)]
-                                |i, j, entry| entry.store(&mut d[(i * 6 + j) * columns + t..][..LANES]),
-                            );
-                        }
-                    },
-                );
-            });
-        });
-    }
-
-    /// M: for each point, filters by tiles.
-    fn multiply<T: Real>(
-        &self,
-        u: &[T],
-        v: &[T],
-        m: &mut [T],
-        [filters, channels]: [usize; 2],
-        stride: usize,
-    ) {
-        let columns = self.tiling.columns(self.bands);
-        m.par_chunks_mut(filters * columns).take(POINTS).enumerate().for_each(|(point, m)| {
-            let u = Matrix {
-                values: &u[point * channels..],
-                row_stride: POINTS * channels + PAD,
-                column_stride: 1,
-            };
-            let v = Matrix { values: &v[point * columns..], row_stride: stride, column_stride: 1 };
-            product(m, (filters, channels, columns), u, v, false);
-        });
-    }
-
-    /// y, plane by plane, with `bias(plane)` added.
-    fn transform_outputs<T: Real>(
-        &self,
-        m: &[T],
-        filters: usize,
-        y: &mut [T],
-        bias: &(impl Fn(usize) -> T + Sync),
-    ) {
-        let (tiling, columns) = (self.tiling, self.tiling.columns(self.bands));
-        let samples = y.len() / (filters * tiling.plane());
-        // Every sample's plane of one filter in one task, so that the lanes are full.
-        let mut planes: Vec<Vec<&mut [T]>> = (0..filters).map(|_| Vec::with_capacity(samples)).collect();
-        for (index, plane) in y.chunks_exact_mut(tiling.plane()).enumerate() {
-            planes[index % filters].push(plane);
-        }
-        planes.into_par_iter().enumerate().for_each(|(k, mut planes)| {
-            with_scratch(TILE * TILE * columns, |tiles| {
-                vectorised(
-                    #[inline(always)]
-                    || {
-                        for t in (0..columns).step_by(LANES) {
-                            both_sides::<T, Output, 6, 4>(
-                                #[inline(always)]
-                                |i, j| {
-                                    let point = (i * 6 + j) * filters + k;
-                                    Lane::load(&m[point * columns + t..][..LANES])
-                                },
-                                #[inline(always)]
-                                |i, j, entry| {
-                                    entry.store(&mut tiles[(i * TILE + j) * columns + t..][..LANES])
-                                },
-                            );
-                        }
-                        for band in 0..self.bands {
-                            let (sample, row) = self.place(band);
-                            let shift = bias(sample * filters + k);
-                            for i in 0..TILE.min(tiling.height - row) {
-                                let at = i * TILE * columns + band * tiling.across;
-                                let to = &mut planes[sample][(row + i) * tiling.width..][..tiling.width];
-                                tiling.collect(&tiles[at..], columns, shift, to);
-                            }
-                        }
-                    },
-                );
-            });
-        });
-    }
-
-    /// The sample of a band of this block, and the band's first row of pixels.
-    #[inline(always)]
-    fn place(&self, band: usize) -> (usize, usize) {
-        let band = self.first + band;
-        (band / self.tiling.bands, band % self.tiling.bands * TILE)
-    }
-}
-
-impl Tiling {
-    /// One row of pixels as the J entries that it gives to each tile of a band: entry j of tile t at
-    /// `tiles[j · columns + t]`. With six entries the tiles overlap and begin one pixel to the left.
-    #[inline(always)]
-    fn spread<T: Real, const J: usize>(
-        self,
-        plane: &[T],
-        row: Option<usize>,
-        tiles: &mut [T],
-        columns: usize,
-    ) {
-        let row = row.and_then(|row| plane.get(row * self.width..(row + 1) * self.width));
-        match (row, self.width) {
-            (Some(row), 32) => spread_whole::<T, J, 8>(row, tiles, columns),
-            (Some(row), 16) => spread_whole::<T, J, 4>(row, tiles, columns),
-            (Some(row), 8) => spread_whole::<T, J, 2>(row, tiles, columns),
-            (row, _) => {
-                let row = row.unwrap_or_default();
-                let margin = usize::from(J > TILE);
-                for j in 0..J {
-                    for (t, to) in tiles[j * columns..][..self.across].iter_mut().enumerate() {
-                        let pixel = (TILE * t + j).checked_sub(margin).and_then(|p| row.get(p));
-                        *to = pixel.copied().unwrap_or(T::zero());
-                    }
-                }
-            }
-        }
-    }
-
-    /// The adjoint of [`Tiling::spread`] with four entries, plus `shift`.
-    #[inline(always)]
-    fn collect<T: Real>(self, tiles: &[T], columns: usize, shift: T, row: &mut [T]) {
-        for (t, pixels) in row.chunks_mut(TILE).enumerate() {
-            for (j, to) in pixels.iter_mut().enumerate() {
-                *to = tiles[j * columns + t] + shift;
-            }
-        }
-    }
-}
-
-/// [`Tiling::spread`] of a row of exactly W tiles.
-#[inline(always)]
-fn spread_whole<T: Real, const J: usize, const W: usize>(row: &[T], tiles: &mut [T], columns: usize) {
-    // One zero at the left where tiles overlap, and at least one at the right.
-    let margin = usize::from(J > TILE);
-    let mut padded = [[T::zero(); TILE]; 10];
-    padded.as_flattened_mut()[margin..margin + TILE * W].copy_from_slice(&row[..TILE * W]);
-    for j in 0..J {
-        let mut entries = [T::zero(); W];
-        for (t, entry) in entries.iter_mut().enumerate() {
-            *entry = padded[t + j / TILE][j % TILE];
-        }
-        tiles[j * columns..][..W].copy_from_slice(&entries);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::im2col;
