@@ -136,8 +136,7 @@ impl UnetConfig {
             return Err(Error::config("attention", format!("among the heights {resolutions:?}"), unknown));
         }
         if self.pyramid && self.resampling != Resampling::BlockFir {
-            let found = format!("{:?}", self.resampling);
-            return Err(Error::config("pyramid", "off, or `resampling` \"block_fir\"", found));
+            return Err(Error::config("pyramid", "false unless `resampling` is \"block_fir\"", true));
         }
         if self.pointwise_scale.is_some_and(|scale| !(scale.is_finite() && scale > 0.0)) {
             let found = format!("{:?}", self.pointwise_scale);
