@@ -125,7 +125,10 @@ fn gradient<C: CustomOp2 + Send + Sync + 'static>(
     if !wanted.track_op() {
         return Ok(None);
     }
-    left.contiguous()?.apply_op2(&right.contiguous()?, operator).map(Some)
+    // A gradient on the tape remembers, and so keeps alive, the gradient that it was computed from.
+    let taped = super::second_derivatives_are_taped();
+    let argument = |x: &Tensor| if taped { x.contiguous() } else { x.detach().contiguous() };
+    argument(left)?.apply_op2(&argument(right)?, operator).map(Some)
 }
 
 impl CustomOp2 for Conv {
