@@ -49,7 +49,7 @@ fn a_whole_run_is_there_with_all_that_is_in_it_or_not_at_all() -> Result<()> {
     let root = tempfile::tempdir().unwrap();
     let (path, nothing) = (root.path().join("run"), BTreeMap::new());
     let names = || {
-        let entries = std::fs::read_dir(root.path()).unwrap();
+        let entries = fs::read_dir(root.path()).unwrap();
         let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
@@ -57,7 +57,7 @@ fn a_whole_run_is_there_with_all_that_is_in_it_or_not_at_all() -> Result<()> {
     let fill = |run: &RunDir| {
         // Nobody sees it yet under its name.
         assert!(!path.exists() && run.path() != path);
-        std::fs::write(run.checkpoints().join("x"), b"x").unwrap();
+        fs::write(run.checkpoints().join("x"), b"x").unwrap();
         Ok(())
     };
     assert_eq!(RunDir::create_whole(Target::At(&path), "a = 1", &nothing, fill)?, path);

@@ -8,7 +8,6 @@ use super::session::Session;
 use crate::bench::case::Case;
 use crate::build::Sampler;
 use crate::cli::BenchSample;
-use crate::command::presets::sample_shape;
 use crate::config::{Preset, Source};
 use crate::exit::Failure;
 use crate::output::Output;
@@ -24,7 +23,7 @@ pub fn run(args: &BenchSample, output: Output) -> Result<()> {
     }
     args.sets.iter().try_for_each(|set| source.set(set))?;
     let preset: Preset = source.parse()?;
-    let shape = sample_shape(&preset.data, output)?;
+    let (shape, _) = preset.data.facts(output)?;
     let Sampler::Table(_) = preset.sampler.build()? else {
         let text = format!("--sampler {}: its network calls depend on the weights", preset.sampler.name);
         return Err(Failure::Usage(text).into());
