@@ -23,9 +23,9 @@ const PREDICTIONS: [(&str, Prediction); 3] =
 impl Schedule {
     pub(super) fn read(what: &str, object: &Map<String, Value>) -> Result<Self> {
         let mut settings = Settings::new(what, object);
-        settings.expect("beta_schedule", &json!("linear"), &[json!("linear")])?;
-        settings.expect("trained_betas", &Value::Null, &[Value::Null])?;
-        settings.expect("rescale_betas_zero_snr", &json!(false), &[json!(false)])?;
+        settings.one_of("beta_schedule", &json!("linear"), &[json!("linear")])?;
+        settings.one_of("trained_betas", &Value::Null, &[Value::Null])?;
+        settings.one_of("rescale_betas_zero_snr", &json!(false), &[json!(false)])?;
         Ok(Self {
             beta_start: settings.number("beta_start", Some(1e-4))?,
             beta_end: settings.number("beta_end", Some(0.02))?,
@@ -48,7 +48,7 @@ impl Schedule {
 /// What a network of this chain predicts.
 pub(super) fn prediction(what: &str, object: &Map<String, Value>) -> Result<Prediction> {
     let names = PREDICTIONS.map(|(name, _)| json!(name));
-    let found = Settings::new(what, object).expect("prediction_type", &json!("epsilon"), &names)?;
+    let found = Settings::new(what, object).one_of("prediction_type", &json!("epsilon"), &names)?;
     let known = PREDICTIONS.iter().find(|(name, _)| found == *name);
     Ok(known.map_or(Prediction::Noise, |(_, prediction)| *prediction))
 }

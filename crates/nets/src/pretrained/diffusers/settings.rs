@@ -33,7 +33,7 @@ impl<'a> Settings<'a> {
     }
 
     /// The value, which must be among those supported.
-    pub(super) fn expect(&mut self, key: &'static str, absent: &Value, supported: &[Value]) -> Result<Value> {
+    pub(super) fn one_of(&mut self, key: &'static str, absent: &Value, supported: &[Value]) -> Result<Value> {
         let found = self.get(key).unwrap_or(absent);
         let same = |a: &Value| a == found || a.as_f64().is_some_and(|a| Some(a) == found.as_f64());
         if supported.iter().any(same) {
@@ -112,21 +112,21 @@ fn fixed() -> Vec<(&'static str, Value, Vec<Value>)> {
 
 pub(super) fn read(what: &str, object: &Map<String, Value>) -> Result<Network> {
     let mut settings = Settings::new(what, object);
-    settings.expect("_class_name", &Value::Null, &[json!("UNet2DModel")])?;
+    settings.one_of("_class_name", &Value::Null, &[json!("UNet2DModel")])?;
     for (key, absent, supported) in fixed() {
-        settings.expect(key, &absent, &supported)?;
+        settings.one_of(key, &absent, &supported)?;
     }
     let image_channels = settings.count("in_channels", Some(3))?;
-    settings.expect("out_channels", &json!(3), &[json!(image_channels)])?;
+    settings.one_of("out_channels", &json!(3), &[json!(image_channels)])?;
     let [height, width] = sample_size(&mut settings)?;
     let widths = settings.list("block_out_channels", "whole numbers", count)?;
     let channels = widths.first().copied().filter(|&n| n > 0).unwrap_or(1);
     if widths.is_empty() || widths.iter().any(|n| n % channels != 0) {
         return Err(settings.refused("block_out_channels", json!(widths), "multiples of the first"));
     }
-    settings.expect("time_embedding_dim", &Value::Null, &[Value::Null, json!(4 * channels)])?;
+    settings.one_of("time_embedding_dim", &Value::Null, &[Value::Null, json!(4 * channels)])?;
     let attention = attention(&mut settings, &widths, height)?;
-    let padding = settings.expect("downsample_padding", &json!(1), &[json!(0), json!(1)])?;
+    let padding = settings.one_of("downsample_padding", &json!(1), &[json!(0), json!(1)])?;
     let head_channels = match settings.get("attention_head_dim").unwrap_or(&json!(8)) {
         Value::Null => None,
         value => Some(count(value).ok_or_else(|| settings.refused("attention_head_dim", value, "a number"))?),
@@ -134,7 +134,7 @@ pub(super) fn read(what: &str, object: &Map<String, Value>) -> Result<Network> {
     let time = TimeFeatures::Sinusoidal {
         max_period: MAX_PERIOD,
         freq_shift: settings.count("freq_shift", Some(0))?,
-        flip_sin_to_cos: settings.expect("flip_sin_to_cos", &json!(true), &[json!(true), json!(false)])?
+        flip_sin_to_cos: settings.one_of("flip_sin_to_cos", &json!(true), &[json!(true), json!(false)])?
             == json!(true),
         time_scale: 1.0,
         time_shift: -1.0,
