@@ -39,7 +39,7 @@ fn factors_and_results_are_rounded_and_nothing_else() -> Result<()> {
     assert_eq!(found.to_vec2::<f32>()?, rounded(&rounded(&a)?.matmul(&rounded(&b)?)?)?.to_vec2::<f32>()?);
     let (w, bias) = (single(&[5, 7], 6)?, single(&[5], 7)?);
     let found = Products::Bf16.linear(&a, &w, &bias)?;
-    let expected = rounded(&ops::linear(&rounded(&a)?, &rounded(&w)?, &rounded(&bias)?)?)?;
+    let expected = rounded(&rounded(&a)?.matmul(&rounded(&w)?.t()?)?)?.broadcast_add(&bias)?;
     assert_eq!(found.to_vec2::<f32>()?, expected.to_vec2::<f32>()?);
     let (w, bias) = (single(&[4, 3, 3, 3], 2)?, single(&[4], 3)?);
     // With the network's own type these are the operators themselves.

@@ -220,7 +220,15 @@ impl CustomOp3 for Conv {
         let (for_x, for_w) = CustomOp2::bwd(self, x, w, y, grad)?;
         let for_bias = if bias.track_op() {
             let by_sample = grad.flatten_from(2)?.sum(D::Minus1)?;
-            Some(if bias.dim(0)? == 1 { by_sample.sum_keepdim(0)? } else { by_sample })
+            // Sums over a batch are never in bf16.
+            let (own, wide) = match by_sample.dtype() {
+                DType::BF16 => (DType::BF16, DType::F32),
+                own => (own, own),
+            };
+            Some(match bias.dim(0)? {
+                1 => by_sample.to_dtype(wide)?.sum_keepdim(0)?.to_dtype(own)?,
+                _ => by_sample,
+            })
         } else {
             None
         };

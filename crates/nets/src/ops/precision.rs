@@ -53,14 +53,14 @@ impl Products {
         widened(conv2d(&narrowed(x)?, &narrowed(weight)?, bias.as_ref(), window)?, x)
     }
 
-    /// [`linear`] with its product in this type.
+    /// [`linear`] with its product in this type; the bias is added to the rounded product.
     ///
     /// # Errors
     /// Those of [`linear`].
     pub fn linear(self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
         match self {
             Self::Full => linear(x, weight, bias),
-            Self::Bf16 => widened(linear(&narrowed(x)?, &narrowed(weight)?, &narrowed(bias)?)?, x),
+            Self::Bf16 => Ok(self.matmul(x, &weight.t()?)?.broadcast_add(bias)?),
         }
     }
 

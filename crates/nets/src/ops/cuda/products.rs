@@ -8,11 +8,13 @@ use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::cublas::sys::{cublasMath_t, cublasOperation_t, cublasSetMathMode};
 use candle_core::cuda_backend::cudarc::cublas::{GemmConfig, StridedBatchedConfig};
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaSlice, CudaView, CudaViewMut, DeviceRepr, LaunchConfig, PushKernelArg,
+    CudaSlice, CudaView, CudaViewMut, DeviceRepr, PushKernelArg,
 };
 use candle_core::{CudaDevice, Result};
 
 use super::convolution::{Pass, Problem};
+#[cfg(feature = "cudnn")]
+use super::launch::grid;
 use super::launch::{Element, Module, int, kernel, memory, over};
 use crate::ops::patches::Geometry;
 use crate::ops::precision::tf32;
@@ -296,11 +298,9 @@ pub(super) fn transpose<T: Element>(
     }
     let function = kernel::<T>(device, Module::Patches, "transpose")?;
     let sizes: [u32; 3] = [int(count)?, int(rows)?, int(columns)?];
-    let config = LaunchConfig {
-        grid_dim: (int(columns.div_ceil(32))?, int(rows.div_ceil(32))?, sizes[0].min(65_535)),
-        block_dim: (32, 8, 1),
-        shared_mem_bytes: 0,
-    };
+    let mut config = grid(1, 1);
+    config.grid_dim = (int(columns.div_ceil(32))?, int(rows.div_ceil(32))?, sizes[0].min(65_535));
+    config.block_dim = (32, 8, 1);
     let mut arguments = function.builder();
     arguments.arg(from).arg(&mut to).arg(&sizes[0]).arg(&sizes[1]).arg(&sizes[2]);
     // SAFETY: both have n values, and the kernel leaves out what a tile has beyond the matrix.
