@@ -140,9 +140,12 @@ impl Features {
         let t = if self.log { t.log()? } else { t.clone() };
         let phases =
             t.affine(self.time_scale, self.time_shift)?.unsqueeze(1)?.broadcast_mul(&self.frequencies)?;
-        let (sin, cos) = (phases.sin()?, phases.cos()?);
-        let parts = if self.cosines_first { [cos, sin] } else { [sin, cos] };
-        Ok(Tensor::cat(&parts, 1)?)
+        let (sines_first, half) = (ops::sinusoids(&phases)?, phases.dim(1)?);
+        if !self.cosines_first {
+            return Ok(sines_first);
+        }
+        let [sin, cos] = [0, half].map(|from| sines_first.narrow(1, from, half));
+        Ok(Tensor::cat(&[cos?, sin?], 1)?)
     }
 }
 

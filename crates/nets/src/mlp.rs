@@ -94,7 +94,7 @@ impl Mlp {
         let mut hidden = x.flatten_from(1)?;
         if let Some(frequencies) = &self.frequencies {
             let phases = (matmul_by_rows(&hidden, frequencies)? * TAU)?;
-            hidden = Tensor::cat(&[&hidden, &phases.sin()?, &phases.cos()?], 1)?;
+            hidden = Tensor::cat(&[&hidden, &ops::sinusoids(&phases)?], 1)?;
         }
         for (i, layer) in self.layers.iter().enumerate() {
             hidden = match i {

@@ -21,6 +21,7 @@ mod patches;
 mod precision;
 mod resample;
 mod silu;
+mod sinusoids;
 mod softmax;
 mod tape;
 
@@ -35,5 +36,6 @@ pub use optimiser::{AdamUpdate, Averaged, lerp, sums_of_squares};
 pub use precision::{Products, allow_tf32, tf32};
 pub use resample::{avg_pool_2x, upsample_nearest_2x};
 pub use silu::silu;
+pub use sinusoids::sinusoids;
 pub use softmax::softmax;
 pub use tape::second_derivatives_are_taped;

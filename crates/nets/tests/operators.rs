@@ -148,6 +148,18 @@ fn pointwise_and_row_operators() -> Result<()> {
 }
 
 #[test]
+fn sinusoids_value_and_first_derivatives() -> Result<()> {
+    let x = (normal(&[3, 5], 8)? * 20.0)?;
+    let expected = Tensor::cat(&[x.sin()?, x.cos()?], 1)?;
+    assert!(distance(&ops::sinusoids(&x)?, &expected)? < 1e-15);
+    let single = x.to_dtype(DType::F32)?;
+    let expected = single.to_dtype(DType::F64)?;
+    let expected = Tensor::cat(&[expected.sin()?, expected.cos()?], 1)?;
+    assert!(distance(&ops::sinusoids(&single)?, &expected)? < 1.2e-7);
+    check_first("sinusoids", |i| ops::sinusoids(&i[0]), &[normal(&[3, 5], 8)?])
+}
+
+#[test]
 fn linear_value_and_first_derivatives() -> Result<()> {
     for [rows, inputs, outputs] in [[3, 5, 2], [70, 3, 4], [130, 2, 1], [1, 6, 300]] {
         let inputs = [normal(&[rows, inputs], 1)?, normal(&[outputs, inputs], 2)?, normal(&[outputs], 3)?];

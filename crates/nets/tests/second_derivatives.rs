@@ -78,6 +78,7 @@ fn other_operators() -> Result<()> {
     }
     let x = [normal(&[2, 3, 4, 4], 1)?];
     check_second("silu", |i| ops::silu(&i[0]), &x)?;
+    check_second("sinusoids", |i| ops::sinusoids(&i[0]), &x)?;
     check_second("softmax", |i| ops::softmax(&i[0]), &x)?;
     let map = [normal(&[3, 4], 1)?, normal(&[2, 4], 2)?, normal(&[2], 3)?];
     check_second("linear", |i| Ok(ops::linear(&i[0], &i[1], &i[2])?.sqr()?), &map)?;

@@ -12,8 +12,8 @@ use super::kernel::{
 use super::tape::second_derivatives_are_taped;
 use crate::{Error, Result};
 
-/// Rows of a product that one task takes.
-const ROWS: usize = 64;
+/// Multiplications of one task, a product of a block of rows; few enough to share, many enough to be worth it.
+const BLOCK: usize = 1 << 22;
 
 /// Multiplications below which another thread is not worth waking.
 const WORK: usize = 1 << 23;
@@ -91,7 +91,7 @@ fn by_rows<T: Real>(
     bias: Option<&[T]>,
 ) -> Vec<T> {
     let mut y = vec![T::zero(); rows * columns];
-    let block = ROWS.max(SMALL_PRODUCT / columns.max(1) + 1);
+    let block = (BLOCK / (inner * columns).max(1)).max(SMALL_PRODUCT / columns.max(1) + 1);
     let tasks = y.par_chunks_mut((block * columns).max(1)).zip(x.par_chunks(block * inner));
     tasks.with_min_len(WORK / (block * inner * columns).max(1) + 1).for_each(|(y, x)| {
         let rows = x.len() / inner;
@@ -129,10 +129,11 @@ fn backward<T: Real>(x: &Tensor, w: &Tensor, b: &Tensor, grad: &Tensor) -> Candl
             false => Vec::new(),
         };
         let mut for_w = vec![T::zero(); outputs * inputs];
-        let blocks = for_w.par_chunks_mut(ROWS * inputs).enumerate();
-        blocks.with_min_len(WORK / (ROWS * inputs * rows).max(1) + 1).for_each(|(block, for_w)| {
+        let block = (BLOCK / (inputs * rows).max(1)).max(16);
+        let blocks = for_w.par_chunks_mut(block * inputs).enumerate();
+        blocks.with_min_len(WORK / (block * inputs * rows).max(1) + 1).for_each(|(index, for_w)| {
             let grad =
-                Matrix { values: &grad[(block * ROWS).min(grad.len())..], ..Matrix::rows(grad, outputs) };
+                Matrix { values: &grad[(index * block).min(grad.len())..], ..Matrix::rows(grad, outputs) };
             let size = (for_w.len() / inputs, rows, inputs);
             product(for_w, size, grad.transposed(), Matrix::rows(x, inputs), false);
         });
