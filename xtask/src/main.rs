@@ -33,7 +33,7 @@ const STACK: usize = 1 << 28;
 
 fn main() -> ExitCode {
     // Before there are threads.
-    sde_nets::ops::keep_freed_memory();
+    sde_nets::ops::prepare_process();
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
