@@ -10,7 +10,7 @@
 //! | mirror up and down | i | i |
 //! | scale by (2^s)^a | a | a |
 //! | rotate by φ, anticlockwise as seen | φ | cos φ − 1, sin φ |
-//! | stretch by (2^r)^a along φ, by the inverse across it | a, φ | a cos φ, a sin φ |
+//! | stretch by (2^r)^a along φ, by the inverse across it; in half of the cases φ is 0 instead | a, φ | a cos φ, a sin φ |
 //! | shift by t times the size, (a, b) | a, b | a, b |
 //!
 //! Each is made with a probability, otherwise its parameters are those of the identity. The
@@ -79,13 +79,15 @@ impl Augmentation {
         let coins = [draws.sign(), draws.sign()].map(|sign| sign < 0.0);
         let angles = [draws.uniform(), draws.uniform()].map(|u| TAU * u - PI);
         let normals = [draws.normal(), draws.normal(), draws.normal(), draws.normal()];
+        // Half of the stretches are along the axes.
+        let turned = if draws.uniform() < 0.5 { 1.0 } else { 0.0 };
         Transformation {
             mirror: coins[0] && mirror > 0.0,
             upset: coins[1] && upset > 0.0,
             scale: scale * normals[0],
             angle: rotate * angles[0],
             stretch: stretch * normals[1],
-            along: angles[1],
+            along: turned * angles[1],
             shift: [shift * normals[2], shift * normals[3]],
         }
     }

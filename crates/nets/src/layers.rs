@@ -45,18 +45,10 @@ impl Linear {
     }
 }
 
-/// Products of at most this many entries take another path in the matrix product, which sums in another order.
-const SMALL_PRODUCT: usize = 256;
-
-/// `x w`, each row bit for bit the same however many rows there are: what would be a small product is padded with rows of zeros. A
-/// sampler amplifies rounding, and sample k must not depend on its batch.
+/// `x w`, each row bit for bit the same however many rows there are: a sampler amplifies rounding, and sample k must not
+/// depend on its batch.
 pub(crate) fn matmul_by_rows(x: &Tensor, w: &Tensor) -> Result<Tensor> {
-    let (rows, enough) = (x.dim(0)?, SMALL_PRODUCT / w.dim(1)?.max(1) + 1);
-    if rows >= enough {
-        return Ok(x.matmul(w)?);
-    }
-    let padding = Tensor::zeros((enough - rows, x.dim(1)?), x.dtype(), x.device())?;
-    Ok(Tensor::cat(&[x, &padding], 0)?.matmul(w)?.narrow(0, 0, rows)?)
+    ops::linear(x, &w.t()?, &Tensor::zeros(w.dim(1)?, w.dtype(), w.device())?)
 }
 
 /// A square convolution with bias.
@@ -109,31 +101,5 @@ impl GroupNorm {
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::group_norm(x, &self.weight, &self.bias, self.args)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use candle_core::{DType, Device};
-    use sde_core::noise::{BatchNoise, Law, Noise, Stream};
-
-    use super::*;
-
-    #[test]
-    fn a_row_of_a_product_does_not_depend_on_the_number_of_rows() -> Result<()> {
-        let normal = |seed: u64, rows: u32, columns: usize| {
-            let noise = BatchNoise::new(Noise::new(seed), 0, 0..rows);
-            noise.tensor(Law::Normal, Stream::User, 0, &[columns], DType::F32, &Device::Cpu)
-        };
-        for (inputs, outputs) in [(2, 64), (130, 16), (16, 2), (128, 1), (128, 2), (64, 128), (96, 96)] {
-            let (x, w) = (normal(0, 512, inputs)?, normal(1, outputs, inputs)?.t()?);
-            let all = matmul_by_rows(&x, &w)?;
-            for rows in [1, 2, 3, 8, 17, 64, 200, 300] {
-                let part = matmul_by_rows(&x.narrow(0, 0, rows)?.contiguous()?, &w)?;
-                let same = part.to_vec2::<f32>()? == all.narrow(0, 0, rows)?.to_vec2::<f32>()?;
-                assert!(same, "{rows} rows of {inputs} times {outputs}");
-            }
-        }
-        Ok(())
     }
 }

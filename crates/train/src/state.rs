@@ -203,7 +203,8 @@ impl State {
 fn fit(what: &str, current: &Weights, given: &Weights) -> Result<Weights> {
     let fitted = given.iter().map(|(name, tensor)| {
         let tensor = match current.get(name) {
-            Some(like) => tensor.to_dtype(like.dtype())?.to_device(like.device())?,
+            // A copy, since updates are in place and what was given is the caller's.
+            Some(like) => tensor.to_dtype(like.dtype())?.to_device(like.device())?.copy()?,
             None => tensor.clone(),
         };
         Ok((name.to_owned(), tensor))

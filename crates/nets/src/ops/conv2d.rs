@@ -55,11 +55,11 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, window: Window
         bias.map(|bias| if bias.rank() == 1 { bias.unsqueeze(0) } else { Ok(bias.clone()) }).transpose()?;
     let bias_fits =
         bias.as_ref().is_none_or(|bias| bias.dims() == [1, filters] || bias.dims() == [batch, filters]);
-    if channels == 0 || channels != weight_channels || !bias_fits {
+    if channels == 0 || height * width == 0 || channels != weight_channels || !bias_fits {
         return Err(Error::Shape {
             what: "convolution",
             expected: format!(
-                "one or more channels, weight [O, {channels}, k, k], bias [O] or [{batch}, O] for input {:?}",
+                "one or more channels and pixels, weight [O, {channels}, k, k], bias [O] or [{batch}, O] for input {:?}",
                 x.dims()
             ),
             found: format!("weight {:?}, bias {:?}", weight.dims(), bias.map(|bias| bias.dims().to_vec())),

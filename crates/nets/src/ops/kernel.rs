@@ -86,6 +86,9 @@ impl Real for f64 {
     }
 }
 
+/// The longest sum of one call of the matrix product.
+const INNER: usize = 512;
+
 /// Whether tensors of this type on this device have kernels here.
 pub(super) fn has_kernels(x: &Tensor) -> bool {
     matches!(x.device(), Device::Cpu) && matches!(x.dtype(), DType::F32 | DType::F64)
@@ -220,6 +223,9 @@ impl<'a, T> Matrix<'a, T> {
 
 /// `out = left · right`, or `out += left · right`, on one thread; `size` is (m, k, n) and `out` m × n by
 /// rows.
+///
+/// Long sums are cut at [`INNER`] here, since the library cuts them at a place that depends on m and n: an entry must not
+/// depend on how many others there are.
 pub(super) fn product<T: Real>(
     out: &mut [T],
     size: (usize, usize, usize),
@@ -229,6 +235,14 @@ pub(super) fn product<T: Real>(
 ) {
     let (m, k, n) = size;
     assert!(out.len() == m * n && left.holds(m, k) && right.holds(k, n), "matrix product out of bounds");
+    if k > INNER && m * n > 0 {
+        for first in (0..k).step_by(INNER) {
+            let left = Matrix { values: &left.values[first * left.column_stride..], ..left };
+            let right = Matrix { values: &right.values[first * right.row_stride..], ..right };
+            product(out, (m, INNER.min(k - first), n), left, right, accumulate || first > 0);
+        }
+        return;
+    }
     // SAFETY: the assertion above bounds every entry that is read or written; `out` is exclusively borrowed,
     // so it overlaps neither factor; f32 and f64 are the types `Real` has and the library supports.
     unsafe {

@@ -18,7 +18,8 @@ const BLOCK: usize = 1 << 22;
 /// Multiplications below which another thread is not worth waking.
 const WORK: usize = 1 << 23;
 
-/// Products of at most this many entries take another path in the matrix product, which sums in another order.
+/// Products of at most this many entries take another path in the matrix product, which sums in another order; so do
+/// those of one row.
 const SMALL_PRODUCT: usize = 256;
 
 /// The linear map of each row of `x`.
@@ -30,10 +31,12 @@ const SMALL_PRODUCT: usize = 256;
 /// [`Error::Shape`] where these do not fit each other.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let ((rows, inputs), (outputs, expected)) = (x.dims2()?, weight.dims2()?);
-    if inputs != expected || inputs == 0 || bias.dims() != [outputs] {
+    if inputs != expected || inputs == 0 || outputs == 0 || bias.dims() != [outputs] {
         return Err(Error::Shape {
             what: "linear map",
-            expected: format!("weight [O, {inputs}] and bias [O] for input [{rows}, {inputs}]"),
+            expected: format!(
+                "one or more inputs and outputs, weight [O, {inputs}] and bias [O] for input [{rows}, {inputs}]"
+            ),
             found: format!("weight {:?}, bias {:?}", weight.dims(), bias.dims()),
         });
     }
@@ -91,14 +94,14 @@ fn by_rows<T: Real>(
     bias: Option<&[T]>,
 ) -> Vec<T> {
     let mut y = vec![T::zero(); rows * columns];
-    let block = (BLOCK / (inner * columns).max(1)).max(SMALL_PRODUCT / columns.max(1) + 1);
+    let enough = (SMALL_PRODUCT / columns.max(1) + 1).max(2);
+    let block = (BLOCK / (inner * columns).max(1)).max(enough);
     let tasks = y.par_chunks_mut((block * columns).max(1)).zip(x.par_chunks(block * inner));
     tasks.with_min_len(WORK / (block * inner * columns).max(1) + 1).for_each(|(y, x)| {
         let rows = x.len() / inner;
-        if rows * columns > SMALL_PRODUCT {
+        if rows >= enough {
             product(y, (rows, inner, columns), Matrix::rows(x, inner), right, false);
         } else {
-            let enough = SMALL_PRODUCT / columns.max(1) + 1;
             with_scratch(enough * (inner + columns), |scratch| {
                 let (padded, result) = scratch.split_at_mut(enough * inner);
                 padded[..x.len()].copy_from_slice(x);

@@ -19,14 +19,16 @@ const CANDLE_THREADS: &str = "CANDLE_NUM_THREADS";
 pub fn prepare_process() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        // SAFETY: `mallopt` takes two numbers by value and has no other precondition. A parameter that it does not
-        // take leaves the allocator as it was.
+        // SAFETY: `mallopt` takes two numbers by value and has no other precondition.
         unsafe {
             // One arena, so that what one thread frees another finds; it never gives memory back, and what is larger
             // than a tensor of the usual networks does not cut it into pieces.
             libc::mallopt(libc::M_ARENA_MAX, 1);
             libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
-            libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 28);
+            // Older libraries take no more than 32 MiB.
+            if libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 28) == 0 {
+                libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 25);
+            }
         }
     }
     if std::env::var_os(CANDLE_THREADS).is_none() && is_single_threaded() {

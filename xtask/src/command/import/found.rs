@@ -114,6 +114,7 @@ fn fetch(repository: &str, output: Output) -> Result<PathBuf> {
     // In a pipeline the network has a folder of its own.
     let (config, unet) = match get(&format!("unet/{}", diffusers::CONFIG)) {
         Ok(path) => (path, "unet/"),
+        Err(other) if !matches!(other, sde_data::Error::Fetch { .. }) => return Err(other.into()),
         Err(_) => {
             let path = get(diffusers::CONFIG)
                 .with_context(|| format!("{repository}: no such path here, and as a repository"))?;
@@ -121,8 +122,13 @@ fn fetch(repository: &str, output: Output) -> Result<PathBuf> {
         }
     };
     let [first, second] = diffusers::WEIGHTS.map(|name| format!("{unet}{name}"));
-    if get(&first).is_err() {
-        get(&second)?;
+    // What was fetched and is not what it should be is an error; what is not there may be there in the other format.
+    if let Err(missing) = get(&first) {
+        let fetch = matches!(missing, sde_data::Error::Fetch { .. });
+        if !fetch {
+            return Err(missing.into());
+        }
+        get(&second).with_context(|| missing.to_string())?;
     }
     let scheduler = if unet.is_empty() { "" } else { "scheduler/" };
     if let Err(error) = get(&format!("{scheduler}{}", diffusers::SCHEDULER)) {

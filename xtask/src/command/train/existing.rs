@@ -99,5 +99,17 @@ pub fn bearing(preset: &Preset) -> Result<Value> {
     for key in ["path", "test_path"] {
         value["data"][key] = Value::Null;
     }
-    Ok(value)
+    Ok(without_what_is_off(value))
+}
+
+/// Without the keys that are null or false, so that an option that is added later and not taken changes nothing.
+fn without_what_is_off(value: Value) -> Value {
+    let off = |value: &Value| matches!(value, Value::Null | Value::Bool(false));
+    match value {
+        Value::Object(keys) => {
+            let on = keys.into_iter().map(|(key, value)| (key, without_what_is_off(value)));
+            Value::Object(on.filter(|(_, value)| !off(value)).collect())
+        }
+        other => other,
+    }
 }

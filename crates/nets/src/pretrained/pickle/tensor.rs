@@ -52,7 +52,10 @@ impl StoredTensor {
         if shape.len() != strides.len() || shape.len() > MOST_DIMS {
             return Err(wrong());
         }
-        let count = shape.iter().try_fold(1usize, |count, &n| count.checked_mul(n)).ok_or_else(wrong)?;
+        let count: usize =
+            shape.iter().try_fold(1usize, |count, &n| count.checked_mul(n)).ok_or_else(wrong)?;
+        // A size of zero does not excuse the others: strides are products of them.
+        shape.iter().try_fold(1usize, |count, &n| count.checked_mul(n.max(1))).ok_or_else(wrong)?;
         if count > 0 {
             let steps = |(n, stride): (&usize, &usize)| (n - 1).checked_mul(*stride);
             let last = shape.iter().zip(&strides).try_fold(offset, |at, axis| at.checked_add(steps(axis)?));
