@@ -4,7 +4,7 @@
 // Folding gathers, for each value of the image, what was read from it, tap by tap: no atomic sums, one fixed order.
 #include "common.cuh"
 
-// Passed by value; the same words as `Sizes` in src/ops/cuda/patches.rs.
+// Passed by value; the same words as `Sizes` in src/ops/cuda/products.rs.
 struct Sizes {
   unsigned channels, height, width, kernel_height, kernel_width, stride, top, left, out_height, out_width;
 };

@@ -1,7 +1,7 @@
 //! The operators that networks are made of: hand-made kernels on the CPU, Candle's own operators elsewhere.
 //!
 //! Every operator here can be differentiated, twice where Candle's tape is asked to keep second derivatives
-//! ([`second_derivatives_are_taped`]). On the CPU in f32 and f64 each is a kernel of its own, parallel over
+//! ([`second_derivatives_are_taped`]). On the CPU in f32 and f64 each is made of kernels of its own, parallel over
 //! samples; the order of every sum is fixed, so a result does not depend on the number of threads. On CUDA,
 //! with the feature `cuda`, they are kernels, cuDNN and cuBLAS. Other devices and types compose Candle's
 //! operators into the same function.

@@ -30,7 +30,7 @@ pub(crate) fn unaugmented(pass: Pass<'_>) -> Result<()> {
         None => Ok(()),
         Some(features) => Err(Error::Shape {
             what: "features of the augmentation",
-            expected: "none, since this network is not told of augmentations".into(),
+            expected: "none, since this network is not told of augmentations: a U-Net with `augment` is, or leave out `data.augment`".into(),
             found: format!("features {:?}", features.dims()),
         }),
     }

@@ -12,25 +12,17 @@ use crate::output::Output;
 /// Enough for batches to differ.
 const IMAGES: usize = 512;
 
-/// The shape of the images of a named set.
-fn shape(name: &str) -> Option<[usize; 3]> {
-    Some(match name {
-        "cifar10" => [3, 32, 32],
-        "mnist" | "fashion-mnist" => [1, 28, 28],
-        _ => return None,
-    })
-}
-
 /// Whether a preset's images must be made up: they would have to be fetched.
 pub fn needed(data: &DataConfig) -> bool {
     let folder = data.path.clone().unwrap_or_else(|| std::path::Path::new("datasets").join(&data.name));
-    shape(&data.name).is_some()
+    data.published_shape().is_some()
         && !(folder.is_dir() && data.load(Split::Train, Use::Training, 0, Output { json: true }).is_ok())
 }
 
 /// Random images as the preset would serve its own.
 pub fn images(data: &DataConfig) -> Result<Loaded> {
-    let [c, h, w] = shape(&data.name)
+    let [c, h, w] = data
+        .published_shape()
         .ok_or_else(|| Failure::Config(format!("data set `{}`: nothing stands in for it", data.name)))?;
     let mut draws = Noise::new(0).draws(Stream::User, 0, 0);
     let pixels = Array4::from_shape_simple_fn((IMAGES, c, h, w), || draws.next_u32() as u8);

@@ -131,15 +131,22 @@ impl DataConfig {
 
     /// The shape of one example and what its numbers are for a likelihood; without the data where its name says both.
     pub fn facts(&self, output: Output) -> Result<(Vec<usize>, Encoding)> {
-        let shape = match self.name.as_str() {
-            "cifar10" => vec![3, 32, 32],
-            "mnist" | "fashion-mnist" => vec![1, 28, 28],
-            _ => {
+        match self.published_shape() {
+            Some(shape) => Ok((shape.to_vec(), Encoding::Dequantised { levels: 256, range: self.range()? })),
+            None => {
                 let set = self.load(Split::Test, Use::Likelihood, 0, output)?.set;
-                return Ok((set.shape().to_vec(), set.encoding()));
+                Ok((set.shape().to_vec(), set.encoding()))
             }
-        };
-        Ok((shape, Encoding::Dequantised { levels: 256, range: self.range()? }))
+        }
+    }
+
+    /// The shape of one image of a set that is fetched by name.
+    pub fn published_shape(&self) -> Option<[usize; 3]> {
+        match self.name.as_str() {
+            "cifar10" => Some([3, 32, 32]),
+            "mnist" | "fashion-mnist" => Some([1, 28, 28]),
+            _ => None,
+        }
     }
 
     fn range(&self) -> Result<Range> {

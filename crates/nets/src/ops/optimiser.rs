@@ -83,7 +83,9 @@ impl AdamUpdate {
         }
         let places: Vec<usize> = changed.iter().map(|t| place(t)).collect();
         if (1..places.len()).any(|i| places[..i].contains(&places[i])) {
-            candle_core::bail!("update of Adam: parameter, moments and averages must not share memory");
+            candle_core::bail!(
+                "update of Adam: parameter, moments and averages must not share memory; copy one of them"
+            );
         }
         let g = if places.contains(&place(g)) { g.copy()? } else { g.contiguous()? };
         let shares: Vec<f64> = averages.iter().map(|a| a.1).collect();

@@ -30,7 +30,7 @@ impl Geometry {
         let [kh, kw] = self.kernel;
         if kh == 0 || kw == 0 || self.stride == 0 || height < kh || width < kw {
             let found = format!(
-                "convolution: kernel {kh}×{kw}, stride {} does not fit a padded image of {height}×{width}",
+                "convolution: kernel {kh}×{kw}, stride {} does not fit a padded image of {height}×{width}: enlarge the image or the padding",
                 self.stride
             );
             return Err(candle_core::Error::Msg(found));
