@@ -67,7 +67,7 @@ pub fn write(card: &Card, weights: &Weights) -> Result<Vec<u8>> {
     weights.to_safetensors_with(Some((KEY, text)))
 }
 
-/// What [`write`] has written.
+/// What [`write()`] has written.
 ///
 /// # Errors
 /// [`Error::Format`] for another file or another version, [`Error::Weights`] where the weights are not those of the

@@ -43,7 +43,7 @@ impl Dsm {
     /// The loss with these choices.
     ///
     /// # Errors
-    /// [`Error::Config`] when the time law asks for times that the process does not have, or the weighting is given
+    /// [`crate::Error::Config`] when the time law asks for times that the process does not have, or the weighting is given
     /// constants that are not positive.
     pub fn new(
         sde: Arc<dyn LinearSde>,
