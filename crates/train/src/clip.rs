@@ -24,7 +24,8 @@ pub fn factor(norm: f64, max: f64) -> f64 {
     (max / (norm + 1e-6)).min(1.0)
 }
 
-/// Scales all gradients so that their norm, which is `norm`, is `max` at most.
+/// Scales all gradients so that their norm, which is `norm`, is `max` at most: for a loop of one's own. [`fit`](crate::fit())
+/// hands the [`factor`] to the update instead, which spares a pass over memory.
 pub fn clip(gradients: &mut Gradients, norm: f64, max: f64) -> Result<()> {
     let scale = factor(norm, max);
     if scale < 1.0 {

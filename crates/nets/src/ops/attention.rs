@@ -4,7 +4,7 @@
 
 use candle_core::Tensor;
 
-use super::softmax;
+use super::{Products, softmax};
 use crate::{Error, Result};
 
 /// Attention of every position to every position, with the channels split into heads.
@@ -15,6 +15,17 @@ use crate::{Error, Result};
 /// # Errors
 /// [`Error::Shape`] where the heads do not divide the channels.
 pub fn attention(query: &Tensor, key: &Tensor, value: &Tensor, heads: usize) -> Result<Tensor> {
+    Products::Full.attention(query, key, value, heads)
+}
+
+/// [`attention`] with its two products in a type of their own.
+pub(super) fn attention_by(
+    products: Products,
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    heads: usize,
+) -> Result<Tensor> {
     let (batch, channels, positions) = query.dims3()?;
     if heads == 0 || !channels.is_multiple_of(heads) {
         return Err(Error::Shape {
@@ -26,7 +37,7 @@ pub fn attention(query: &Tensor, key: &Tensor, value: &Tensor, heads: usize) -> 
     let dim = channels / heads;
     let split = |x: &Tensor| x.reshape((batch * heads, dim, positions));
     let (query, key, value) = (split(query)?, split(key)?, split(value)?);
-    let scores = (query.transpose(1, 2)?.matmul(&key)? * (1.0 / (dim as f64).sqrt()))?;
+    let scores = (products.matmul(&query.transpose(1, 2)?, &key)? * (1.0 / (dim as f64).sqrt()))?;
     let weights = softmax(&scores)?;
-    Ok(value.matmul(&weights.transpose(1, 2)?)?.reshape((batch, channels, positions))?)
+    Ok(products.matmul(&value, &weights.transpose(1, 2)?)?.reshape((batch, channels, positions))?)
 }

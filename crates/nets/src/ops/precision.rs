@@ -21,7 +21,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{Window, attention, conv2d, linear, softmax};
+use super::attention::attention_by;
+use super::{Window, conv2d, linear};
 use crate::Result;
 
 /// The type in which a network forms its products.
@@ -78,24 +79,12 @@ impl Products {
         }
     }
 
-    /// [`attention`] with its products in this type, and the softmax between them in that of the arguments.
+    /// [`attention`](super::attention()) with its products in this type, and the softmax between them in that of the arguments.
     ///
     /// # Errors
-    /// Those of [`attention`].
+    /// Those of [`attention`](super::attention()).
     pub fn attention(self, query: &Tensor, key: &Tensor, value: &Tensor, heads: usize) -> Result<Tensor> {
-        if self == Self::Full {
-            return attention(query, key, value, heads);
-        }
-        let (batch, channels, positions) = query.dims3()?;
-        if heads == 0 || !channels.is_multiple_of(heads) {
-            // Which refuses.
-            return attention(query, key, value, heads);
-        }
-        let split = |x: &Tensor| x.reshape((batch * heads, channels / heads, positions));
-        let (query, key, value) = (split(query)?, split(key)?, split(value)?);
-        let scores = self.matmul(&query.transpose(1, 2)?, &key)?;
-        let weights = softmax(&(scores * (1.0 / ((channels / heads) as f64).sqrt()))?)?;
-        Ok(self.matmul(&value, &weights.transpose(1, 2)?)?.reshape((batch, channels, positions))?)
+        attention_by(self, query, key, value, heads)
     }
 }
 

@@ -8,14 +8,22 @@ use rayon::prelude::*;
 
 use super::super::kernel::{LANES, Real, vectorised, with_scratch};
 use super::super::patches::Geometry;
-use super::tiles::{Input, Lane, Output, OutputAdjoint, both_sides};
+use super::tiles::{Input, Lane, Output, OutputAdjoint, Side, both_sides};
 
 /// The number of points.
 pub(super) const POINTS: usize = 36;
 /// The side of an output tile.
 pub(super) const TILE: usize = 4;
+/// The side of an input tile.
+const INPUT: usize = 6;
 /// Between the matrices of two channels, so that they do not compete for the same lines of a cache.
 pub(super) const PAD: usize = 16;
+
+/// Pixels that a tile of this side begins before its place: input tiles overlap.
+#[inline(always)]
+const fn margin(side: usize) -> usize {
+    (side - TILE) / 2
+}
 
 /// The images of a convolution, cut into tiles.
 #[derive(Clone, Copy)]
@@ -65,41 +73,7 @@ pub(super) struct Block {
 impl Block {
     /// V: for each channel 36 rows of tiles.
     pub(super) fn transform_inputs<T: Real>(&self, x: &[T], channels: usize, stride: usize, v: &mut [T]) {
-        let (tiling, columns) = (self.tiling, self.tiling.columns(self.bands));
-        v.par_chunks_mut(stride).enumerate().for_each(|(c, v)| {
-            with_scratch(POINTS * columns, |tiles| {
-                if columns > self.bands * tiling.across {
-                    // Lanes beyond the last tile count in the sums of the weight gradient: they are zeros.
-                    tiles.fill(T::zero());
-                }
-                vectorised(
-                    #[inline(always)]
-                    || {
-                        for band in 0..self.bands {
-                            let (sample, row) = self.place(band);
-                            let plane = &x[(sample * channels + c) * tiling.plane()..][..tiling.plane()];
-                            for i in 0..6 {
-                                let at = i * 6 * columns + band * tiling.across;
-                                tiling.spread::<T, 6>(
-                                    plane,
-                                    (row + i).checked_sub(1),
-                                    &mut tiles[at..],
-                                    columns,
-                                );
-                            }
-                        }
-                        for t in (0..columns).step_by(LANES) {
-                            both_sides::<T, Input, 6, 6>(
-                                #[inline(always)]
-                                |i, j| Lane::load(&tiles[(i * 6 + j) * columns + t..][..LANES]),
-                                #[inline(always)]
-                                |i, j, entry| entry.store(&mut v[(i * 6 + j) * columns + t..][..LANES]),
-                            );
-                        }
-                    },
-                );
-            });
-        });
+        self.to_points::<T, Input, INPUT>(x, channels, stride, v);
     }
 
     /// D: for each filter 36 rows of tiles.
@@ -110,10 +84,22 @@ impl Block {
         stride: usize,
         d: &mut [T],
     ) {
+        self.to_points::<T, OutputAdjoint, TILE>(grad, filters, stride, d);
+    }
+
+    /// For each channel of `images` 36 rows, from tiles of J×J pixels.
+    fn to_points<T: Real, S: Side<T, J, 6>, const J: usize>(
+        &self,
+        images: &[T],
+        channels: usize,
+        stride: usize,
+        out: &mut [T],
+    ) {
         let (tiling, columns) = (self.tiling, self.tiling.columns(self.bands));
-        d.par_chunks_mut(stride).enumerate().for_each(|(k, d)| {
-            with_scratch(TILE * TILE * columns, |tiles| {
+        out.par_chunks_mut(stride).enumerate().for_each(|(channel, out)| {
+            with_scratch(J * J * columns, |tiles| {
                 if columns > self.bands * tiling.across {
+                    // Lanes beyond the last tile count in the sums of the weight gradient: they are zeros.
                     tiles.fill(T::zero());
                 }
                 vectorised(
@@ -121,18 +107,20 @@ impl Block {
                     || {
                         for band in 0..self.bands {
                             let (sample, row) = self.place(band);
-                            let plane = &grad[(sample * filters + k) * tiling.plane()..][..tiling.plane()];
-                            for i in 0..TILE {
-                                let at = i * TILE * columns + band * tiling.across;
-                                tiling.spread::<T, TILE>(plane, Some(row + i), &mut tiles[at..], columns);
+                            let plane =
+                                &images[(sample * channels + channel) * tiling.plane()..][..tiling.plane()];
+                            for i in 0..J {
+                                let at = i * J * columns + band * tiling.across;
+                                let row = (row + i).checked_sub(margin(J));
+                                tiling.spread::<T, J>(plane, row, &mut tiles[at..], columns);
                             }
                         }
                         for t in (0..columns).step_by(LANES) {
-                            both_sides::<T, OutputAdjoint, 4, 6>(
+                            both_sides::<T, S, J, 6>(
                                 #[inline(always)]
-                                |i, j| Lane::load(&tiles[(i * TILE + j) * columns + t..][..LANES]),
+                                |i, j| Lane::load(&tiles[(i * J + j) * columns + t..][..LANES]),
                                 #[inline(always)]
-                                |i, j, entry| entry.store(&mut d[(i * 6 + j) * columns + t..][..LANES]),
+                                |i, j, entry| entry.store(&mut out[(i * 6 + j) * columns + t..][..LANES]),
                             );
                         }
                     },
@@ -215,7 +203,7 @@ impl Tiling {
             (Some(row), 8) => spread_whole::<T, J, 2>(row, tiles, columns),
             (row, _) => {
                 let row = row.unwrap_or_default();
-                let margin = usize::from(J > TILE);
+                let margin = margin(J);
                 for j in 0..J {
                     for (t, to) in tiles[j * columns..][..self.across].iter_mut().enumerate() {
                         let pixel = (TILE * t + j).checked_sub(margin).and_then(|p| row.get(p));
@@ -241,7 +229,7 @@ impl Tiling {
 #[inline(always)]
 fn spread_whole<T: Real, const J: usize, const W: usize>(row: &[T], tiles: &mut [T], columns: usize) {
     // One zero at the left where tiles overlap, and at least one at the right.
-    let margin = usize::from(J > TILE);
+    let margin = margin(J);
     let mut padded = [[T::zero(); TILE]; 10];
     padded.as_flattened_mut()[margin..margin + TILE * W].copy_from_slice(&row[..TILE * W]);
     for j in 0..J {

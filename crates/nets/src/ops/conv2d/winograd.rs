@@ -27,6 +27,7 @@ use super::tiles::{Kernel, KernelAdjoint, Lane, both_sides};
 const BLOCK: usize = 64;
 /// Tiles of one block of a weight gradient: the inner dimension of its matrix products.
 const WEIGHT_BLOCK: usize = 256;
+
 /// Whether the algorithm is defined for a convolution.
 pub(super) fn applies(geometry: &Geometry) -> bool {
     geometry.kernel == [3, 3] && geometry.stride == 1 && geometry.padding == [1; 4]
@@ -203,6 +204,7 @@ fn kernel_row_from_points<T: Real>(points: &[T], stride: usize, w: &mut [T]) {
         );
     }
 }
+
 #[cfg(test)]
 mod tests {
     use super::super::im2col;
