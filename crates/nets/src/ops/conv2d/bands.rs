@@ -73,7 +73,7 @@ pub(super) struct Block {
 impl Block {
     /// V: for each channel 36 rows of tiles.
     pub(super) fn transform_inputs<T: Real>(&self, x: &[T], channels: usize, stride: usize, v: &mut [T]) {
-        self.to_points::<T, Input, INPUT>(x, channels, stride, v);
+        self.transform::<T, Input, INPUT>(x, channels, stride, v);
     }
 
     /// D: for each filter 36 rows of tiles.
@@ -84,11 +84,11 @@ impl Block {
         stride: usize,
         d: &mut [T],
     ) {
-        self.to_points::<T, OutputAdjoint, TILE>(grad, filters, stride, d);
+        self.transform::<T, OutputAdjoint, TILE>(grad, filters, stride, d);
     }
 
     /// For each channel of `images` 36 rows, from tiles of J×J pixels.
-    fn to_points<T: Real, S: Side<T, J, 6>, const J: usize>(
+    fn transform<T: Real, S: Side<T, J, 6>, const J: usize>(
         &self,
         images: &[T],
         channels: usize,
