@@ -56,11 +56,10 @@ impl Recipe<'_> {
     /// Runs the sampler from `x`.
     pub fn run(&self, field: &dyn Field, x: &Tensor, noise: &dyn NormalSource) -> Result<Drawn> {
         let grid = self.grid()?;
-        let batch = x.dim(0)?;
         let mut drawn = match self.config.build()? {
             Sampler::Table(rule) => {
                 let solution = rule.table(self.sde, &grid)?.sample(self.sde, field, x, noise)?;
-                Drawn { x: solution.x, nfe: vec![solution.nfe; batch] }
+                Drawn { x: solution.x, nfe: solution.nfe }
             }
             Sampler::Flow(solver, chart) => {
                 let flow = ProbabilityFlow::new(self.sde, field, chart.resolve(self.sde));

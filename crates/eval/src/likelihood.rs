@@ -178,6 +178,8 @@ impl Ode for AugmentedFlow<'_> {
         let active = Tensor::new(active, y.device())?;
         let probes: Vec<Tensor> =
             self.probes.iter().map(|p| p.index_select(&active, 0)).collect::<Result<_, _>>()?;
+        let restricted = field.restrict(samples)?;
+        let field = restricted.as_deref().unwrap_or(field);
         let dims: Vec<usize> = std::iter::once(samples.len()).chain(self.shape.iter().copied()).collect();
         let x = y.narrow(1, 0, y.dim(1)? - 1)?.contiguous()?.reshape(dims)?;
         // The way to the chart and back may round past an end, where a process need not exist.

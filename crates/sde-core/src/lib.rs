@@ -18,6 +18,7 @@
 //! # }
 //! ```
 
+mod combine;
 mod device;
 mod error;
 pub mod grid;
@@ -31,10 +32,11 @@ pub mod process;
 pub mod quadrature;
 mod tensor;
 
+pub use combine::{Combined, combine};
 pub use device::{DeviceName, Opened};
 pub use error::{Error, Result};
 pub use grid::TimeGrid;
-pub use model::{Field, FieldFn, Model, ModelField, Pass, per_sample, reverse_mode};
+pub use model::{Cotangents, Field, FieldFn, Model, ModelField, Pass, per_sample, reverse_mode, rows_of};
 pub use op::Op;
 pub use oracle_field::OracleField;
 pub use prediction::{Conversion, Prediction};

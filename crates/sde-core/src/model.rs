@@ -66,16 +66,38 @@ pub trait Field {
     /// `x` `[B, …]`; `t` holds one time a sample, or one for all. The output has the shape, type and device of `x`.
     fn eval(&self, x: &Tensor, t: &[f64]) -> Result<Tensor>;
 
-    /// The prediction `f` and the vector–Jacobian products `vᵀ ∂f/∂x`, one for each `v` (of the shape of `x`).
+    /// The prediction `f` and the vector–Jacobian products `vᵀ ∂f/∂x`, one for each `v` that `cotangents` makes of `f`: what a loss of
+    /// the prediction needs, in one evaluation.
     ///
     /// The default differentiates [`Field::eval`] on Candle's tape, with one evaluation however many `v` there are.
     ///
     /// # Errors
     /// [`Error::NoGradient`] when the output does not depend on `x` through the tape.
+    fn pull_back(&self, x: &Tensor, t: &[f64], cotangents: &Cotangents<'_>) -> Result<(Tensor, Vec<Tensor>)> {
+        reverse_mode(|x| self.eval(x, t), x, cotangents)
+    }
+
+    /// [`Field::pull_back`] of given `v` (of the shape of `x`).
+    ///
+    /// # Errors
+    /// As [`Field::pull_back`].
     fn vjps(&self, x: &Tensor, t: &[f64], vs: &[Tensor]) -> Result<(Tensor, Vec<Tensor>)> {
-        reverse_mode(|x| self.eval(x, t), x, vs)
+        self.pull_back(x, t, &|_| Ok(vs.to_vec()))
+    }
+
+    /// The field of some samples of its batch, for a field that holds something of each sample (a label, a measurement). `None`: the
+    /// field treats all samples alike and serves as it is.
+    ///
+    /// # Errors
+    /// When it holds nothing for one of `samples`.
+    fn restrict<'a>(&'a self, samples: &[usize]) -> Result<Option<Box<dyn Field + 'a>>> {
+        let _ = samples;
+        Ok(None)
     }
 }
+
+/// What makes cotangents of a value.
+pub type Cotangents<'a> = dyn Fn(&Tensor) -> Result<Vec<Tensor>> + 'a;
 
 impl<F: Field + ?Sized> Field for &F {
     fn prediction(&self) -> Prediction {
@@ -84,8 +106,11 @@ impl<F: Field + ?Sized> Field for &F {
     fn eval(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         (**self).eval(x, t)
     }
-    fn vjps(&self, x: &Tensor, t: &[f64], vs: &[Tensor]) -> Result<(Tensor, Vec<Tensor>)> {
-        (**self).vjps(x, t, vs)
+    fn pull_back(&self, x: &Tensor, t: &[f64], cotangents: &Cotangents<'_>) -> Result<(Tensor, Vec<Tensor>)> {
+        (**self).pull_back(x, t, cotangents)
+    }
+    fn restrict<'a>(&'a self, samples: &[usize]) -> Result<Option<Box<dyn Field + 'a>>> {
+        (**self).restrict(samples)
     }
 }
 
@@ -96,25 +121,31 @@ impl<F: Field + ?Sized> Field for Box<F> {
     fn eval(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         (**self).eval(x, t)
     }
-    fn vjps(&self, x: &Tensor, t: &[f64], vs: &[Tensor]) -> Result<(Tensor, Vec<Tensor>)> {
-        (**self).vjps(x, t, vs)
+    fn pull_back(&self, x: &Tensor, t: &[f64], cotangents: &Cotangents<'_>) -> Result<(Tensor, Vec<Tensor>)> {
+        (**self).pull_back(x, t, cotangents)
+    }
+    fn restrict<'a>(&'a self, samples: &[usize]) -> Result<Option<Box<dyn Field + 'a>>> {
+        (**self).restrict(samples)
     }
 }
 
 /// Value and vector–Jacobian products of `f` at `x`, on Candle's tape.
+///
+/// # Errors
+/// [`Error::NoGradient`] when the value does not depend on `x` through the tape.
 pub fn reverse_mode(
     f: impl Fn(&Tensor) -> Result<Tensor>,
     x: &Tensor,
-    vs: &[Tensor],
+    cotangents: &Cotangents<'_>,
 ) -> Result<(Tensor, Vec<Tensor>)> {
     let input = Var::from_tensor(&x.detach())?;
     let value = f(input.as_tensor())?;
-    let products = vs
+    let products = cotangents(&value.detach())?
         .iter()
         .map(|v| {
             let gradients = (&value * v)?.sum_all()?.backward()?;
             let product = gradients.get(&input).ok_or(Error::NoGradient {
-                hint: "the field must be a differentiable function of its input on the tape, or implement `vjps` itself",
+                hint: "the field must be a differentiable function of its input on the tape, or implement `pull_back` itself",
             })?;
             Ok(product.detach())
         })
@@ -179,6 +210,22 @@ impl<M: Model> Field for ModelField<M> {
         let output = self.model.forward(&input, &times, pass)?;
         Ok(output.to_device(x.device())?.to_dtype(x.dtype())?)
     }
+
+    fn restrict<'a>(&'a self, samples: &[usize]) -> Result<Option<Box<dyn Field + 'a>>> {
+        let Some(labels) = &self.labels else { return Ok(None) };
+        let labels = rows_of(labels, samples)?;
+        let model: &dyn Model = &self.model;
+        Ok(Some(Box::new(ModelField::new(model, self.dtype, &self.device).with_labels(labels))))
+    }
+}
+
+/// The rows `samples` of a tensor with one row a sample.
+///
+/// # Errors
+/// When there is no such row.
+pub fn rows_of(tensor: &Tensor, samples: &[usize]) -> Result<Tensor> {
+    let index: Vec<u32> = samples.iter().map(|&i| i as u32).collect();
+    Ok(tensor.index_select(&Tensor::new(index, tensor.device())?, 0)?)
 }
 
 /// One time a sample from one time a sample, or one for all.

@@ -6,7 +6,7 @@
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
-use crate::model::per_sample;
+use crate::model::{Cotangents, per_sample};
 use crate::noise::host_tensor;
 use crate::oracle::{Marginal, Mixture};
 use crate::{Field, LinearSde, Prediction, Result};
@@ -76,8 +76,9 @@ impl Field for OracleField<'_> {
         host_tensor(rows.concat(), x.dims(), x.dtype(), x.device())
     }
 
-    fn vjps(&self, x: &Tensor, t: &[f64], vs: &[Tensor]) -> Result<(Tensor, Vec<Tensor>)> {
-        let products = vs
+    fn pull_back(&self, x: &Tensor, t: &[f64], cotangents: &Cotangents<'_>) -> Result<(Tensor, Vec<Tensor>)> {
+        let value = self.eval(x, t)?;
+        let products = cotangents(&value)?
             .iter()
             .map(|v| {
                 let probes = host_rows(v)?;
@@ -92,6 +93,6 @@ impl Field for OracleField<'_> {
                 host_tensor(rows.concat(), x.dims(), x.dtype(), x.device())
             })
             .collect::<Result<Vec<_>>>()?;
-        Ok((self.eval(x, t)?, products))
+        Ok((value, products))
     }
 }

@@ -2,9 +2,12 @@
 //!
 //! A state of k groups is `[B, k·C, …]`: the groups divide the second dimension evenly.
 
+use std::cell::RefCell;
+
 use candle_core::Tensor;
 
-use crate::model::per_sample;
+use crate::combine::combine;
+use crate::model::{Cotangents, per_sample};
 use crate::noise::host_tensor;
 use crate::{Conversion, Error, Field, LinearSde, Op, Prediction, Result};
 
@@ -62,25 +65,48 @@ pub fn apply_each(ops: &[Op], u: &Tensor) -> Result<Tensor> {
 }
 
 /// A field seen as another prediction of the same process.
-pub struct Converted<'a, F: ?Sized> {
-    field: &'a F,
+pub struct Converted<'a, F> {
+    field: F,
     sde: &'a dyn LinearSde,
     to: Prediction,
 }
 
-impl<'a, F: Field + ?Sized> Converted<'a, F> {
-    /// `field`, a field of `sde`, as a prediction of `to`.
-    pub fn new(field: &'a F, sde: &'a dyn LinearSde, to: Prediction) -> Self {
-        Self { field, sde, to }
+/// The state's and the value's operators of a conversion, one a sample or one for all.
+struct Maps {
+    state: Vec<Op>,
+    value: Vec<Op>,
+}
+
+impl Maps {
+    fn apply(&self, x: &Tensor, value: &Tensor) -> Result<Tensor> {
+        if let ([state], [factor]) = (self.state.as_slice(), self.value.as_slice()) {
+            return Ok(combine(&[(state, x), (factor, value)])?.sum);
+        }
+        Ok((apply_each(&self.state, x)? + apply_each(&self.value, value)?)?)
     }
 
-    fn maps(&self, x: &Tensor, t: &[f64]) -> Result<Vec<Conversion>> {
-        let times = if t.len() == 1 { t.to_vec() } else { per_sample(t, x.dim(0)?)? };
-        times.iter().map(|&t| self.field.prediction().conversion(self.to, self.sde, t)).collect()
+    fn transpose(&self) -> Self {
+        let transposed = |ops: &[Op]| ops.iter().map(Op::transpose).collect();
+        Self { state: transposed(&self.state), value: transposed(&self.value) }
     }
 }
 
-impl<F: Field + ?Sized> Field for Converted<'_, F> {
+impl<'a, F: Field> Converted<'a, F> {
+    /// `field`, a field of `sde`, as a prediction of `to`.
+    pub fn new(field: F, sde: &'a dyn LinearSde, to: Prediction) -> Self {
+        Self { field, sde, to }
+    }
+
+    fn maps(&self, x: &Tensor, t: &[f64]) -> Result<Maps> {
+        let times = if t.len() == 1 { t.to_vec() } else { per_sample(t, x.dim(0)?)? };
+        let maps = times.iter().map(|&t| self.field.prediction().conversion(self.to, self.sde, t));
+        let maps = maps.collect::<Result<Vec<Conversion>>>()?;
+        let (state, value) = maps.into_iter().map(|m| (m.state, m.value)).unzip();
+        Ok(Maps { state, value })
+    }
+}
+
+impl<F: Field> Field for Converted<'_, F> {
     fn prediction(&self) -> Prediction {
         self.to
     }
@@ -89,27 +115,36 @@ impl<F: Field + ?Sized> Field for Converted<'_, F> {
         if self.field.prediction() == self.to {
             return self.field.eval(x, t);
         }
-        let (state, value): (Vec<Op>, Vec<Op>) =
-            self.maps(x, t)?.into_iter().map(|m| (m.state, m.value)).unzip();
-        Ok((apply_each(&state, x)? + apply_each(&value, &self.field.eval(x, t)?)?)?)
+        self.maps(x, t)?.apply(x, &self.field.eval(x, t)?)
     }
 
-    fn vjps(&self, x: &Tensor, t: &[f64], vs: &[Tensor]) -> Result<(Tensor, Vec<Tensor>)> {
+    fn pull_back(&self, x: &Tensor, t: &[f64], cotangents: &Cotangents<'_>) -> Result<(Tensor, Vec<Tensor>)> {
         if self.field.prediction() == self.to {
-            return self.field.vjps(x, t, vs);
+            return self.field.pull_back(x, t, cotangents);
         }
-        let (state, value): (Vec<Op>, Vec<Op>) =
-            self.maps(x, t)?.into_iter().map(|m| (m.state, m.value)).unzip();
-        let transposed = |ops: &[Op]| ops.iter().map(Op::transpose).collect::<Vec<_>>();
-        let (state_t, value_t) = (transposed(&state), transposed(&value));
-        let pulled = vs.iter().map(|v| apply_each(&value_t, v)).collect::<Result<Vec<_>>>()?;
-        let (f, products) = self.field.vjps(x, t, &pulled)?;
-        let products = vs
-            .iter()
-            .zip(products)
-            .map(|(v, product)| Ok((apply_each(&state_t, v)? + product)?))
-            .collect::<Result<Vec<_>>>()?;
-        Ok(((apply_each(&state, x)? + apply_each(&value, &f)?)?, products))
+        let maps = self.maps(x, t)?;
+        let back = maps.transpose();
+        // What the closure makes on its way through the inner field.
+        let made = RefCell::new((None, Vec::new()));
+        let through = |f: &Tensor| {
+            let value = maps.apply(x, f)?;
+            let vs = cotangents(&value)?;
+            let pulled = vs.iter().map(|v| apply_each(&back.value, v)).collect();
+            made.replace((Some(value), vs));
+            pulled
+        };
+        let (f, products) = self.field.pull_back(x, t, &through)?;
+        let (value, vs) = made.into_inner();
+        let value = value.map_or_else(|| maps.apply(x, &f), Ok)?;
+        let products =
+            vs.iter().zip(products).map(|(v, product)| Ok((apply_each(&back.state, v)? + product)?));
+        Ok((value, products.collect::<Result<_>>()?))
+    }
+
+    fn restrict<'b>(&'b self, samples: &[usize]) -> Result<Option<Box<dyn Field + 'b>>> {
+        let inner = self.field.restrict(samples)?;
+        Ok(inner
+            .map(|field| Box::new(Converted { field, sde: self.sde, to: self.to }) as Box<dyn Field + 'b>))
     }
 }
 

@@ -87,11 +87,13 @@ impl Chart {
 }
 
 impl Ode for Flattened<'_> {
-    fn rhs(&self, y: &Tensor, s: &[f64], _: &[usize]) -> sde_core::Result<Tensor> {
+    fn rhs(&self, y: &Tensor, s: &[f64], samples: &[usize]) -> sde_core::Result<Tensor> {
         let ProbabilityFlow { sde, field, chart } = self.flow;
         let dims: Vec<usize> = std::iter::once(y.dim(0)?).chain(self.shape.iter().copied()).collect();
         let times: Vec<f64> = s.iter().map(|&s| chart.time(*sde, s)).collect();
-        let velocity = Converted::new(*field, *sde, Prediction::Velocity).eval(&y.reshape(dims)?, &times)?;
+        let restricted = field.restrict(samples)?;
+        let field = restricted.as_deref().unwrap_or(*field);
+        let velocity = Converted::new(field, *sde, Prediction::Velocity).eval(&y.reshape(dims)?, &times)?;
         let velocity = velocity.flatten_from(1)?;
         if *chart == Chart::Time {
             return Ok(velocity);

@@ -17,7 +17,7 @@
 //! let table = Tab { degree: 3 }.table(&sde, &TimeGrid::power(1.0, 1e-3, 10, 2.0)?)?;
 //! let x = prior_sample(&sde, &noise, &[2], DType::F64, &Device::Cpu)?;
 //! let solution = table.sample(&sde, &OracleField::noise(&data, &sde), &x, &noise)?;
-//! assert_eq!((solution.x.dims(), solution.nfe), (&[16, 2][..], 10));
+//! assert_eq!((solution.x.dims(), solution.nfe[0]), (&[16, 2][..], 10));
 //! # Ok(())
 //! # }
 //! ```
@@ -27,6 +27,7 @@ pub mod divergence;
 mod error;
 pub mod flow;
 mod prior;
+mod sampler;
 pub mod table;
 
 pub use adaptive::{Adaptive, Outcome};
@@ -34,9 +35,10 @@ pub use divergence::Divergence;
 pub use error::{Error, Result};
 pub use flow::{Chart, ProbabilityFlow};
 pub use prior::prior_sample;
+pub use sampler::{Path, Sampler, Solution};
 pub use table::{
-    Ddim, Ddpm, Ei, Euler, EulerMaruyama, Form, Multistep, Solution, StochasticDdim, Tab, Table, Update,
-    Variance, denoise,
+    Ddim, Ddpm, Ei, Euler, EulerMaruyama, Form, Multistep, StochasticDdim, Tab, Table, Update, Variance,
+    denoise,
 };
 
 /// The snippet of the crate's README, run as a test.

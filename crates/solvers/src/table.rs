@@ -14,9 +14,9 @@ mod tab;
 
 use std::collections::VecDeque;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use sde_core::noise::NormalSource;
-use sde_core::{Converted, Field, LinearSde, Op, Prediction, TimeGrid};
+use sde_core::{Converted, Field, LinearSde, Op, Prediction, TimeGrid, combine};
 
 pub use ddim::{Ddim, Form};
 pub use ddpm::{Ddpm, Variance};
@@ -26,12 +26,18 @@ pub use euler_maruyama::EulerMaruyama;
 pub use stochastic_ddim::StochasticDdim;
 pub use tab::Tab;
 
+use crate::sampler::{Path, Sampler, Solution};
 use crate::{Error, Result};
 
-/// One step of a table: the model is evaluated at `from`, the state moves to `to`.
+/// One row of a table: the model is evaluated at `from`, the state moves to `to`.
+///
+/// A one-step rule has one row a step of the grid. A rule with stages has one for each, which moves the state from the point of one
+/// evaluation to that of the next, not always downwards in time. A row without terms moves the state without an evaluation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Update {
-    /// Where the step starts.
+    /// The step of the grid the row belongs to, from 0; its number among the draws of noise, too.
+    pub step: usize,
+    /// Where the row starts.
     pub from: f64,
     /// Where it ends.
     pub to: f64,
@@ -43,12 +49,29 @@ pub struct Update {
     pub inject: Option<Op>,
 }
 
+impl Update {
+    /// A row without noise, of step 0.
+    pub fn new(from: f64, to: f64, carry: Op, terms: Vec<Op>) -> Self {
+        Self { step: 0, from, to, carry, terms, inject: None }
+    }
+
+    /// The same with noise, unless its factor is zero.
+    pub fn with_noise(self, factor: Op) -> Self {
+        Self { inject: (factor.max_abs() != 0.0).then_some(factor), ..self }
+    }
+
+    /// The same as part of another step of the grid.
+    pub fn of_step(self, step: usize) -> Self {
+        Self { step, ..self }
+    }
+}
+
 /// A sampler on a grid, as its coefficients.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Table {
     /// The prediction that the terms multiply.
     pub of: Prediction,
-    /// The steps, from noise to data.
+    /// The rows, from noise to data.
     pub updates: Vec<Update>,
 }
 
@@ -64,13 +87,10 @@ pub trait Multistep {
     fn table(&self, sde: &dyn LinearSde, grid: &TimeGrid) -> Result<Table>;
 }
 
-/// What a sampler returns.
-#[derive(Debug, Clone)]
-pub struct Solution {
-    /// The final state, of the shape and type of the initial one.
-    pub x: Tensor,
-    /// Evaluations of the field, for each sample.
-    pub nfe: usize,
+impl<M: Multistep + ?Sized> Sampler for M {
+    fn sample(&self, path: &Path<'_>, x: &Tensor, noise: &dyn NormalSource) -> Result<Solution> {
+        self.table(path.sde, path.grid)?.sample(path.sde, path.field, x, noise)
+    }
 }
 
 impl Table {
@@ -81,14 +101,20 @@ impl Table {
         grid: &TimeGrid,
         step: impl Fn(f64, f64) -> Result<Update>,
     ) -> Result<Self> {
-        let updates = grid.times().windows(2).map(|pair| checked(name, step(pair[0], pair[1])?));
+        let pairs = grid.times().windows(2).enumerate();
+        let updates = pairs.map(|(i, pair)| Ok(checked(name, step(pair[0], pair[1])?)?.of_step(i)));
         Ok(Self { of, updates: updates.collect::<Result<_>>()? })
     }
 
-    /// Runs the table: one evaluation of the field a step.
+    /// Evaluations of the model for each sample.
+    pub fn nfe(&self) -> usize {
+        self.updates.iter().filter(|update| !update.terms.is_empty()).count()
+    }
+
+    /// Runs the table: one evaluation of the field for each row that has terms.
     ///
-    /// `field` may predict anything that converts to the table's prediction; `noise` is asked for one draw for each step that
-    /// injects noise, by the step's index.
+    /// `field` may predict anything that converts to the table's prediction; `noise` is asked for one draw for each row that
+    /// injects noise, by its step.
     ///
     /// # Shapes
     /// `x` `[B, …]`, in f64 where the device has it; the field sees the same shape and type.
@@ -102,25 +128,50 @@ impl Table {
         x: &Tensor,
         noise: &dyn NormalSource,
     ) -> Result<Solution> {
+        self.sample_with(sde, field, x, noise, &mut |_, x| Ok(x))
+    }
+
+    /// As [`Table::sample`], with `after` applied to the state at the end of every step of the grid; it is told the step's last row.
+    ///
+    /// # Errors
+    /// As [`Table::sample`], and whatever `after` returns.
+    pub fn sample_with(
+        &self,
+        sde: &dyn LinearSde,
+        field: &dyn Field,
+        x: &Tensor,
+        noise: &dyn NormalSource,
+        after: &mut dyn FnMut(&Update, Tensor) -> Result<Tensor>,
+    ) -> Result<Solution> {
         let field = Converted::new(field, sde, self.of);
-        let mut history: VecDeque<Tensor> = VecDeque::new();
+        let depth = self.updates.iter().map(|update| update.terms.len()).max().unwrap_or(0);
+        let mut history: VecDeque<Tensor> = VecDeque::with_capacity(depth + 1);
         let mut x = x.clone();
-        for (step, update) in self.updates.iter().enumerate() {
-            history.push_front(field.eval(&x, &[update.from])?);
-            history.truncate(update.terms.len());
-            let mut next = update.carry.apply(&x)?;
-            for (term, prediction) in update.terms.iter().zip(&history) {
-                next = (next + term.apply(prediction)?)?;
+        for (row, update) in self.updates.iter().enumerate() {
+            if !update.terms.is_empty() {
+                history.truncate(depth.saturating_sub(1));
+                history.push_front(field.eval(&x, &[update.from])?);
             }
-            if let Some(inject) = &update.inject {
-                next = (next + inject.apply(&noise.normal(step, &x)?)?)?;
+            x = update.apply(&x, &history, noise)?;
+            if self.updates.get(row + 1).is_none_or(|next| next.step != update.step) {
+                x = after(update, x)?;
             }
-            if !is_finite(&next)? {
-                return Err(Error::NonFinite { step, t: update.to });
-            }
-            x = next;
         }
-        Ok(Solution { x, nfe: self.updates.len() })
+        let nfe = vec![self.nfe(); x.dim(0)?];
+        Ok(Solution { x, nfe })
+    }
+}
+
+impl Update {
+    /// The next state, in one pass over its operands.
+    fn apply(&self, x: &Tensor, history: &VecDeque<Tensor>, noise: &dyn NormalSource) -> Result<Tensor> {
+        let drawn = self.inject.as_ref().map(|_| noise.normal(self.step, x)).transpose()?;
+        let terms = self.terms.iter().zip(history);
+        let injected = self.inject.iter().zip(&drawn);
+        let sum: Vec<(&Op, &Tensor)> =
+            std::iter::once((&self.carry, x)).chain(terms).chain(injected).collect();
+        let next = combine(&sum)?;
+        if next.finite { Ok(next.sum) } else { Err(Error::NonFinite { step: self.step, t: self.to }) }
     }
 }
 
@@ -130,11 +181,6 @@ impl Table {
 /// As the conversion of the field's prediction to data.
 pub fn denoise(sde: &dyn LinearSde, field: &dyn Field, x: &Tensor, t: f64) -> Result<Tensor> {
     Ok(Converted::new(field, sde, Prediction::Data).eval(x, &[t])?)
-}
-
-fn is_finite(x: &Tensor) -> Result<bool> {
-    // A sum of finite f64 can overflow only far beyond any state; a NaN or an infinity always shows in it.
-    Ok(x.to_dtype(DType::F64)?.abs()?.sum_all()?.to_scalar::<f64>()?.is_finite())
 }
 
 /// Refuses an update with a coefficient that is not finite.

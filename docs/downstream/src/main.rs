@@ -43,7 +43,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     for (rule, steps) in [(&Ddim::DETERMINISTIC as &dyn Multistep, 20), (&sampler::Midpoint, 10)] {
         let table = rule.table(&sde, &TimeGrid::log_rho(&sde, 1.0, 1e-4, steps)?)?;
         let solution = table.sample(&sde, &field, &start, &noise)?;
-        report(rule.name(), solution.nfe, &solution.x)?;
+        report(rule.name(), solution.nfe[0], &solution.x)?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@
 //! Reference: Lu et al. 2022, arXiv 2206.00927, Algorithm 1 (DPM-Solver-2).
 //! Differs: for any linear process.
 
-use sde_core::{LinearSde, Op, Prediction, TimeGrid};
+use sde_core::{LinearSde, Prediction, TimeGrid};
 use sde_solvers::{Multistep, Result, Table, Update};
 
 /// The rule; two evaluations a step of the grid.
@@ -20,16 +20,10 @@ impl Multistep for Midpoint {
     fn table(&self, sde: &dyn LinearSde, grid: &TimeGrid) -> Result<Table> {
         let ddim = |to: f64, from: f64| sde.factor(to).sub(&sde.transition(to, from).mul(&sde.factor(from))?);
         let mut updates = Vec::new();
-        for pair in grid.times().windows(2) {
+        for (step, pair) in grid.times().windows(2).enumerate() {
             let (from, to) = (pair[0], pair[1]);
             let middle = sde.time_of_clock(0.5 * (sde.clock(from) + sde.clock(to)));
-            let row = |from, to, terms: Vec<Op>| Update {
-                from,
-                to,
-                carry: sde.transition(to, from),
-                terms,
-                inject: None,
-            };
+            let row = |from, to, terms| Update::new(from, to, sde.transition(to, from), terms).of_step(step);
             updates.push(row(from, middle, vec![ddim(middle, from)?]));
             let undo = sde.transition(to, middle).mul(&ddim(middle, from)?)?.scale(-1.0);
             updates.push(row(middle, to, vec![ddim(to, from)?, undo]));

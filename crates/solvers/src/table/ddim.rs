@@ -35,9 +35,9 @@ impl Ddim {
     pub const DETERMINISTIC: Self = Self { eta: 0.0, form: Form::Noise };
 
     /// Factors of (x₀, ε) and of fresh noise in the next state.
-    fn parts(&self, sde: &dyn LinearSde, from: f64, to: f64) -> Result<(Op, Op, Option<Op>)> {
+    fn parts(&self, sde: &dyn LinearSde, from: f64, to: f64) -> Result<(Op, Op, Op)> {
         if self.eta == 0.0 {
-            return Ok((sde.signal(to), sde.factor(to), None));
+            return Ok((sde.signal(to), sde.factor(to), Op::ZERO));
         }
         let (alpha, sigma) = alpha_sigma(self.name(), sde, from)?;
         let (alpha_next, sigma_next) = alpha_sigma(self.name(), sde, to)?;
@@ -45,8 +45,7 @@ impl Ddim {
         let ratio = sigma_next * alpha / (alpha_next * sigma);
         let spread = self.eta * sigma_next * (1.0 - ratio * ratio).max(0.0).sqrt();
         let kept = (sigma_next * sigma_next - spread * spread).max(0.0).sqrt();
-        let inject = (spread > 0.0).then_some(Op::Scalar(spread));
-        Ok((Op::Scalar(alpha_next), Op::Scalar(kept), inject))
+        Ok((Op::Scalar(alpha_next), Op::Scalar(kept), Op::Scalar(spread)))
     }
 }
 
@@ -79,7 +78,7 @@ impl Multistep for Ddim {
                     (carry, term)
                 }
             };
-            Ok(Update { from, to, carry, terms: vec![term], inject })
+            Ok(Update::new(from, to, carry, vec![term]).with_noise(inject))
         })
     }
 }

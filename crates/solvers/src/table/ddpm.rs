@@ -45,9 +45,7 @@ impl Multistep for Ddpm {
                 Variance::Large if to == grid.stop() => Op::ZERO,
                 Variance::Large => now.sub(&forward.mul(&next)?.mul(&forward.transpose())?)?,
             };
-            let inject = injected.sqrt()?;
-            let inject = (inject.max_abs() > 0.0).then_some(inject);
-            Ok(Update { from, to, carry: psi, terms: vec![term], inject })
+            Ok(Update::new(from, to, psi, vec![term]).with_noise(injected.sqrt()?))
         })
     }
 }

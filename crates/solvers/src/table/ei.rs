@@ -31,7 +31,7 @@ impl Multistep for Ei {
                 let half = sde.transition(to, tau).mul(&sde.diffusion(tau))?;
                 term = term.sub(&half.scale(0.5 * weight / sde.clock_rate(tau)))?;
             }
-            Ok(Update { from, to, carry: sde.transition(to, from), terms: vec![term], inject: None })
+            Ok(Update::new(from, to, sde.transition(to, from), vec![term]))
         })
     }
 }

@@ -18,7 +18,7 @@ impl Multistep for Euler {
 
     fn table(&self, _: &dyn LinearSde, grid: &TimeGrid) -> Result<Table> {
         Table::of_steps(self.name(), Prediction::Velocity, grid, |from, to| {
-            Ok(Update { from, to, carry: Op::IDENTITY, terms: vec![Op::Scalar(to - from)], inject: None })
+            Ok(Update::new(from, to, Op::IDENTITY, vec![Op::Scalar(to - from)]))
         })
     }
 }

@@ -30,10 +30,8 @@ impl Multistep for EulerMaruyama {
             let diffusion = sde.diffusion(from);
             let carry = Op::IDENTITY.sub(&sde.drift(from).scale(h))?;
             let term = diffusion.scale(0.5 * h * (1.0 + self.lambda * self.lambda));
-            let inject = (self.lambda > 0.0)
-                .then(|| diffusion.sqrt().map(|g| g.scale(self.lambda * h.sqrt())))
-                .transpose()?;
-            Ok(Update { from, to, carry, terms: vec![term], inject })
+            let noise = diffusion.sqrt()?.scale(self.lambda * h.sqrt());
+            Ok(Update::new(from, to, carry, vec![term]).with_noise(noise))
         })
     }
 }

@@ -35,13 +35,8 @@ impl Multistep for StochasticDdim {
             // σ'/σ (ρ'/ρ)^{λ²} is Ψ̂ without overflow at small α.
             let psi_hat = sigma_next / sigma * ratio.powf(lambda_2);
             let spread = sigma_next * (-(2.0 * lambda_2 * ratio.ln()).exp_m1()).max(0.0).sqrt();
-            Ok(Update {
-                from,
-                to,
-                carry: Op::Scalar(psi),
-                terms: vec![Op::Scalar((psi_hat - psi) * sigma)],
-                inject: (spread > 0.0).then_some(Op::Scalar(spread)),
-            })
+            let term = Op::Scalar((psi_hat - psi) * sigma);
+            Ok(Update::new(from, to, Op::Scalar(psi), vec![term]).with_noise(Op::Scalar(spread)))
         })
     }
 }

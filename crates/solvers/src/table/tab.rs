@@ -95,7 +95,8 @@ impl Multistep for Tab {
             let nodes: Vec<f64> = times[oldest..=i].iter().rev().copied().collect();
             let (from, to) = (times[i], times[i + 1]);
             let terms = Self::coefficients(sde, &nodes, to)?;
-            checked(self.name(), Update { from, to, carry: sde.transition(to, from), terms, inject: None })
+            let update = Update::new(from, to, sde.transition(to, from), terms).of_step(i);
+            checked(self.name(), update)
         };
         let updates = (0..grid.steps()).map(update).collect::<Result<_>>()?;
         Ok(Table { of: Prediction::Noise, updates })
