@@ -10,4 +10,4 @@ pub use data::{DataConfig, Loaded, Use};
 pub use likelihood::LikelihoodConfig;
 pub use loss::LossConfig;
 pub use process::ProcessConfig;
-pub use sampler::{Sampler, SamplerConfig};
+pub use sampler::SamplerConfig;

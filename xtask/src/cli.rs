@@ -47,6 +47,8 @@ pub enum Command {
     Train(Train),
     /// Draw samples from a run, or from a known density
     Sample(Sample),
+    /// List the samplers: order, network calls, noise, and which to take when
+    Samplers(Samplers),
     /// Measure the likelihood of data under a run, or of points under a known density
     EvalNll(EvalNll),
     /// Time this project against PyTorch
@@ -127,7 +129,7 @@ pub struct Oracle {
 pub struct Sample {
     /// The run's directory [default: the newest under checkpoints/]
     pub run: Option<PathBuf>,
-    /// The sampler, such as tab3, ddim or rk45; docs/solvers.md has all [default: the preset's]
+    /// The sampler, such as tab3, ddim or rk45; `samplers` lists all [default: the preset's]
     #[arg(long, value_name = "NAME")]
     pub sampler: Option<String>,
     /// Steps of the sampler, each one network call [default: the preset's]
@@ -173,6 +175,13 @@ pub struct Sample {
     pub sets: Vec<String>,
     #[command(flatten)]
     pub device: DeviceArg,
+}
+
+#[derive(Debug, Args)]
+pub struct Samplers {
+    /// Print the rows of the table in docs/solvers.md
+    #[arg(long)]
+    pub markdown: bool,
 }
 
 #[derive(Debug, Args)]

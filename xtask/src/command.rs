@@ -8,6 +8,7 @@ mod import;
 mod plane;
 mod presets;
 mod sample;
+mod samplers;
 mod train;
 
 use anyhow::Result;
@@ -21,6 +22,7 @@ pub fn run(command: Command, output: Output) -> Result<()> {
         Command::Demo(args) => demo::run(&args, output),
         Command::Train(args) => train::run(&args, output),
         Command::Sample(args) => sample::run(&args, output),
+        Command::Samplers(args) => samplers::run(&args, output),
         Command::EvalNll(args) => eval_nll::run(&args, output),
         Command::Bench(args) => bench::run(&args, output),
         Command::Import(args) => import::run(&args, output),

@@ -134,7 +134,7 @@ fn of_evaluation(error: &sde_eval::Error) -> Option<u8> {
 fn of_solver(error: &sde_solvers::Error) -> Option<u8> {
     use sde_solvers::Error;
     match error {
-        Error::NonFinite { .. } => Some(NON_FINITE),
+        Error::NonFinite { .. } | Error::Unfinished { .. } => Some(NON_FINITE),
         Error::Core(error) => of_mathematics(error),
         Error::Candle(_) => None,
         _ => Some(CONFIG),

@@ -4,11 +4,10 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use sde_core::noise::{BatchNoise, Noise, NormalSource};
 use sde_core::{Field, LinearSde, TimeGrid};
-use sde_solvers::{ProbabilityFlow, denoise, prior_sample};
+use sde_solvers::{Path, Solution, denoise, prior_sample};
 use serde_json::{Value, json};
 
-use crate::build::{Sampler, SamplerConfig};
-use crate::exit::Failure;
+use crate::build::SamplerConfig;
 
 /// Samples, and what they cost.
 pub struct Drawn {
@@ -47,39 +46,24 @@ impl Recipe<'_> {
             return Ok(times.clone());
         }
         let span = self.sde.span();
-        match self.config.build()? {
-            Sampler::Table(_) => self.config.time_grid(self.sde, span.end, span.sampling),
-            Sampler::Flow(..) => Ok(TimeGrid::new(vec![span.end, span.sampling])?),
+        if self.config.entry()?.is_adaptive() {
+            return Ok(TimeGrid::new(vec![span.end, span.sampling])?);
         }
+        self.config.time_grid(self.sde, span.end, span.sampling)
     }
 
     /// Runs the sampler from `x`.
     pub fn run(&self, field: &dyn Field, x: &Tensor, noise: &dyn NormalSource) -> Result<Drawn> {
         let grid = self.grid()?;
-        let mut drawn = match self.config.build()? {
-            Sampler::Table(rule) => {
-                let solution = rule.table(self.sde, &grid)?.sample(self.sde, field, x, noise)?;
-                Drawn { x: solution.x, nfe: solution.nfe }
-            }
-            Sampler::Flow(solver, chart) => {
-                let flow = ProbabilityFlow::new(self.sde, field, chart.resolve(self.sde));
-                let solution = flow.solve(&solver, x, grid.start(), grid.stop())?;
-                if let Some((sample, report)) = solution.unfinished().next() {
-                    let text = format!(
-                        "sample {sample} stopped at t = {} after {} evaluations: {:?}; raise sampler.max_nfe or the tolerances",
-                        report.t, report.nfe, report.outcome
-                    );
-                    return Err(Failure::NonFinite(text).into());
-                }
-                Drawn { x: solution.y, nfe: solution.reports.iter().map(|r| r.nfe).collect() }
-            }
-        };
+        let sampler = self.config.entry()?.sampler(&self.config.settings()?);
+        let path = Path { sde: self.sde, field, grid: &grid };
+        let Solution { mut x, mut nfe } = sampler.sample(&path, x, noise)?;
         // A grid that ends at the data leaves nothing to denoise.
         if self.config.denoise && grid.stop() > 0.0 {
-            drawn.x = denoise(self.sde, field, &drawn.x, grid.stop())?;
-            drawn.nfe.iter_mut().for_each(|n| *n += 1);
+            x = denoise(self.sde, field, &x, grid.stop())?;
+            nfe.iter_mut().for_each(|n| *n += 1);
         }
-        Ok(drawn)
+        Ok(Drawn { x, nfe })
     }
 
     /// Draws the samples at addresses `addresses` of `noise`, `batch` at a time.

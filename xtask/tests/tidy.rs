@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use sde_solvers::catalog;
 use serde_json::Value;
 
 /// The edges between the workspace's crates, dev-dependencies included; ARCHITECTURE.md draws the same.
@@ -242,40 +243,54 @@ fn dependency_edges_are_those_of_the_architecture() {
     report("dependencies", &offences);
 }
 
-/// The strings of `pub const NAME: &[&str] = &[…];` in a source file.
-fn string_list(path: &str, name: &str) -> BTreeSet<String> {
-    let text = read(path);
-    let start = format!("const {name}: &[&str] = &[");
-    let (_, rest) = text.split_once(&start).unwrap_or_else(|| panic!("{path}: no `{start}…]`"));
-    let (list, _) = rest.split_once(']').unwrap_or_else(|| panic!("{path}: the list {name} does not end"));
-    list.split('"').skip(1).step_by(2).map(str::to_owned).collect()
-}
-
-/// The names in backticks that open the rows of the first table below a heading of docs/solvers.md, with their lines.
-fn documented(heading: &str) -> Vec<(usize, String)> {
+/// The rows of the first table under a heading of docs/solvers.md, with their line numbers and names.
+fn documented(heading: &str) -> Vec<(usize, String, String)> {
     let text = read("docs/solvers.md");
     let below = text.lines().enumerate().skip_while(|(_, line)| *line != heading);
     let table =
         below.skip_while(|(_, line)| !line.starts_with('|')).take_while(|(_, line)| line.starts_with('|'));
     let name = |line: &str| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned());
-    table.filter_map(|(i, line)| Some((i + 1, name(line)?))).collect()
+    table.filter_map(|(i, line)| Some((i + 1, name(line)?, line.to_owned()))).collect()
 }
 
 #[test]
-fn samplers_and_grids_are_documented() {
-    let source = "xtask/src/build/sampler.rs";
+fn samplers_are_documented_as_the_catalog_has_them() {
+    let rows = documented("## All of them");
     let mut offences = Vec::new();
-    for (heading, list) in [("## All of them", "NAMES"), ("## Time grids", "GRIDS")] {
-        let known = string_list(source, list);
-        let rows = documented(heading);
-        for (line, name) in rows.iter().filter(|(_, name)| !known.contains(name)) {
-            offences.push(format!("docs/solvers.md:{line}: `{name}` is not in {list} of {source}"));
+    for entry in catalog::all() {
+        let row = entry.markdown();
+        match rows.iter().find(|(_, name, _)| name == entry.name) {
+            None => offences.push(format!("docs/solvers.md:1: no row for `{}`: {row}", entry.name)),
+            Some((line, _, found)) if *found != row => {
+                offences.push(format!("docs/solvers.md:{line}: expected {row}"));
+            }
+            Some(_) => {}
         }
-        for name in known.iter().filter(|name| !rows.iter().any(|(_, row)| row == *name)) {
-            offences.push(format!(
-                "docs/solvers.md:1: `{name}`, in {list} of {source}, has no row under \"{heading}\""
-            ));
-        }
+    }
+    for (line, name, _) in rows.iter().filter(|(_, name, _)| catalog::find(name).is_none()) {
+        offences.push(format!("docs/solvers.md:{line}: there is no sampler `{name}`"));
+    }
+    report("docs/solvers.md (`cargo xtask samplers --markdown` prints the table)", &offences);
+}
+
+/// The strings of `pub const GRIDS: &[&str] = &[…];` in the runner.
+fn grids() -> BTreeSet<String> {
+    let text = read("xtask/src/build/sampler.rs");
+    let (_, rest) = text.split_once("const GRIDS: &[&str] = &[").expect("the list of grids");
+    let list = rest.split(']').next().unwrap_or_default();
+    list.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn grids_are_documented() {
+    let (known, rows) = (grids(), documented("## Time grids"));
+    let mut offences: Vec<String> = rows
+        .iter()
+        .filter(|(_, name, _)| !known.contains(name))
+        .map(|(line, name, _)| format!("docs/solvers.md:{line}: `{name}` is no grid of the runner"))
+        .collect();
+    for name in known.iter().filter(|name| !rows.iter().any(|(_, row, _)| row == *name)) {
+        offences.push(format!("docs/solvers.md:1: the grid `{name}` has no row under \"## Time grids\""));
     }
     report("docs/solvers.md", &offences);
 }

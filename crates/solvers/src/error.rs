@@ -1,5 +1,7 @@
 //! The error type of samplers.
 
+use crate::adaptive::Report;
+
 /// What can go wrong while a sampler is built or run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -39,6 +41,17 @@ pub enum Error {
         step: usize,
         /// The time the step led to.
         t: f64,
+    },
+    /// An adaptive solve did not arrive.
+    #[error(
+        "sample {sample} stopped at t = {} after {} evaluations: {:?}; allow more evaluations or looser tolerances",
+        report.t, report.nfe, report.outcome
+    )]
+    Unfinished {
+        /// The sample's place in its batch.
+        sample: usize,
+        /// How far it came.
+        report: Report,
     },
     /// Mathematics or a model failed.
     #[error(transparent)]

@@ -3,10 +3,12 @@
 //! Reference: Song et al. 2021, arXiv 2011.13456, Eq. (13).
 
 use candle_core::Tensor;
+use sde_core::noise::NormalSource;
 use sde_core::{Converted, Field, LinearSde, Prediction};
 
-use crate::Result;
 use crate::adaptive::{Adaptive, AdaptiveSolution, Ode};
+use crate::sampler::{Path, Sampler, Solution};
+use crate::{Error, Result};
 
 /// The variable an adaptive solver steps in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +53,27 @@ impl<'a> ProbabilityFlow<'a> {
         solution.y = solution.y.reshape(x.dims())?;
         solution.reports.iter_mut().for_each(|report| report.t = self.chart.time(self.sde, report.t));
         Ok(solution)
+    }
+}
+
+/// The probability flow solved adaptively, as a sampler: the grid gives the two ends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdaptiveFlow {
+    /// Tolerances and limits.
+    pub solver: Adaptive,
+    /// The variable stepped in; `None` takes what suits the process.
+    pub chart: Option<Chart>,
+}
+
+impl Sampler for AdaptiveFlow {
+    fn sample(&self, path: &Path<'_>, x: &Tensor, _: &dyn NormalSource) -> Result<Solution> {
+        let chart = self.chart.unwrap_or_else(|| Chart::natural(path.sde));
+        let flow = ProbabilityFlow::new(path.sde, path.field, chart);
+        let solution = flow.solve(&self.solver, x, path.grid.start(), path.grid.stop())?;
+        if let Some((sample, report)) = solution.unfinished().next() {
+            return Err(Error::Unfinished { sample, report: *report });
+        }
+        Ok(Solution { x: solution.y, nfe: solution.reports.iter().map(|report| report.nfe).collect() })
     }
 }
 

@@ -23,6 +23,7 @@
 //! ```
 
 pub mod adaptive;
+pub mod catalog;
 pub mod divergence;
 mod error;
 pub mod flow;
@@ -33,7 +34,7 @@ pub mod table;
 pub use adaptive::{Adaptive, Outcome};
 pub use divergence::Divergence;
 pub use error::{Error, Result};
-pub use flow::{Chart, ProbabilityFlow};
+pub use flow::{AdaptiveFlow, Chart, ProbabilityFlow};
 pub use prior::prior_sample;
 pub use sampler::{Path, Sampler, Solution};
 pub use table::{

@@ -87,6 +87,16 @@ pub trait Multistep {
     fn table(&self, sde: &dyn LinearSde, grid: &TimeGrid) -> Result<Table>;
 }
 
+impl<M: Multistep + ?Sized> Multistep for Box<M> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn table(&self, sde: &dyn LinearSde, grid: &TimeGrid) -> Result<Table> {
+        (**self).table(sde, grid)
+    }
+}
+
 impl<M: Multistep + ?Sized> Sampler for M {
     fn sample(&self, path: &Path<'_>, x: &Tensor, noise: &dyn NormalSource) -> Result<Solution> {
         self.table(path.sde, path.grid)?.sample(path.sde, path.field, x, noise)

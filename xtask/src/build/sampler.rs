@@ -1,30 +1,12 @@
 //! Samplers and grids by name, with their settings.
 
 use sde_core::{LinearSde, TimeGrid};
-use sde_solvers::{
-    Adaptive, Chart, Ddim, Ddpm, Ei, Euler, EulerMaruyama, Form, Multistep, StochasticDdim, Tab, Variance,
-};
+use sde_solvers::catalog::{self, Entry, Make, Settings};
+use sde_solvers::{Adaptive, Chart};
 use serde::{Deserialize, Serialize};
 
 use crate::config::nearest;
 use crate::exit::Failure;
-
-/// The samplers, as on the command line.
-pub const NAMES: &[&str] = &[
-    "ddim",
-    "ddim-data",
-    "ddpm",
-    "ddpm-large",
-    "stochastic-ddim",
-    "tab0",
-    "tab1",
-    "tab2",
-    "tab3",
-    "ei-score",
-    "euler",
-    "em",
-    "rk45",
-];
 
 /// The grids, as on the command line.
 pub const GRIDS: &[&str] = &["uniform", "power", "quadratic", "karras", "log-rho", "discrete"];
@@ -33,7 +15,7 @@ pub const GRIDS: &[&str] = &["uniform", "power", "quadratic", "karras", "log-rho
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct SamplerConfig {
-    /// One of [`NAMES`].
+    /// A name of [`catalog`].
     pub name: String,
     /// Steps of a fixed grid, each one network call.
     pub steps: usize,
@@ -59,45 +41,19 @@ pub struct SamplerConfig {
     pub denoise: bool,
 }
 
-/// A sampler ready to run.
-pub enum Sampler {
-    /// A rule for tables.
-    Table(Box<dyn Multistep>),
-    /// The probability flow, adaptively.
-    Flow(Adaptive, ChartChoice),
-}
-
-/// A chart, or none for what suits the process.
-#[derive(Debug, Clone, Copy)]
-pub struct ChartChoice(Option<Chart>);
-
-impl ChartChoice {
-    /// The chart for a process.
-    pub fn resolve(self, sde: &dyn LinearSde) -> Chart {
-        self.0.unwrap_or_else(|| Chart::natural(sde))
-    }
-}
-
 impl SamplerConfig {
-    /// The sampler.
-    pub fn build(&self) -> Result<Sampler, Failure> {
-        let rule: Box<dyn Multistep> = match self.name.as_str() {
-            "ddim" => Box::new(Ddim { eta: self.eta, form: Form::Noise }),
-            "ddim-data" => Box::new(Ddim { eta: self.eta, form: Form::Data }),
-            "ddpm" => Box::new(Ddpm { variance: Variance::Small }),
-            "ddpm-large" => Box::new(Ddpm { variance: Variance::Large }),
-            "stochastic-ddim" => Box::new(StochasticDdim { lambda: self.lambda }),
-            "tab0" => Box::new(Tab { degree: 0 }),
-            "tab1" => Box::new(Tab { degree: 1 }),
-            "tab2" => Box::new(Tab { degree: 2 }),
-            "tab3" => Box::new(Tab { degree: 3 }),
-            "ei-score" => Box::new(Ei),
-            "euler" => Box::new(Euler),
-            "em" => Box::new(EulerMaruyama { lambda: self.lambda }),
-            "rk45" => return Ok(Sampler::Flow(self.adaptive(), self.chart()?)),
-            other => return Err(unknown("sampler", other, NAMES)),
-        };
-        Ok(Sampler::Table(rule))
+    /// The sampler of the configured name.
+    pub fn entry(&self) -> Result<&'static Entry, Failure> {
+        catalog::find(&self.name).ok_or_else(|| {
+            let names: Vec<&str> = catalog::all().map(|entry| entry.name).collect();
+            unknown("sampler", &self.name, &names)
+        })
+    }
+
+    /// The numbers it is built from.
+    pub fn settings(&self) -> Result<Settings, Failure> {
+        let (eta, lambda) = (self.eta, self.lambda);
+        Ok(Settings { eta, lambda, adaptive: self.adaptive(), chart: self.chart()? })
     }
 
     /// The adaptive solver these settings describe.
@@ -105,14 +61,21 @@ impl SamplerConfig {
         Adaptive { min_step: self.min_step, max_nfe: self.max_nfe, ..Adaptive::new(self.rtol, self.atol) }
     }
 
-    /// The variable the adaptive solver steps in.
-    pub fn chart(&self) -> Result<ChartChoice, Failure> {
+    /// The variable the adaptive solver steps in; none for what suits the process.
+    pub fn chart(&self) -> Result<Option<Chart>, Failure> {
         match self.chart.as_str() {
-            "auto" => Ok(ChartChoice(None)),
-            "time" => Ok(ChartChoice(Some(Chart::Time))),
-            "clock" => Ok(ChartChoice(Some(Chart::Clock))),
+            "auto" => Ok(None),
+            "time" => Ok(Some(Chart::Time)),
+            "clock" => Ok(Some(Chart::Clock)),
             other => Err(unknown("sampler.chart", other, &["auto", "time", "clock"])),
         }
+    }
+
+    /// The network calls of a sampler whose table is known beforehand, without the last denoising one.
+    pub fn nfe(&self, sde: &dyn LinearSde) -> anyhow::Result<Option<usize>> {
+        let Make::Table(make) = self.entry()?.make else { return Ok(None) };
+        let grid = self.time_grid(sde, sde.span().end, sde.span().sampling)?;
+        Ok(Some(make(&self.settings()?).table(sde, &grid)?.nfe()))
     }
 
     /// The grid from `from` to `to`.

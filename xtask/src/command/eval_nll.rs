@@ -9,6 +9,7 @@ use sde_core::TimeGrid;
 use sde_core::noise::Noise;
 use sde_data::Split;
 use sde_eval::{Estimate, Likelihood, Nll, Prior, Protocol, nll, nll_of_points};
+use sde_solvers::Chart;
 use serde_json::{Value, json};
 
 use super::plane;
@@ -59,7 +60,12 @@ pub fn configure<'a>(
     times: Option<&TimeGrid>,
 ) -> Result<Likelihood<'a>> {
     let ends = times.map_or((base.start, base.end), |grid| (grid.stop(), grid.start()));
-    Ok(Likelihood { chart: sampler.chart()?.resolve(base.sde), start: ends.0, end: ends.1, ..base })
+    Ok(Likelihood {
+        chart: sampler.chart()?.unwrap_or_else(|| Chart::natural(base.sde)),
+        start: ends.0,
+        end: ends.1,
+        ..base
+    })
 }
 
 /// A value with its standard error.

@@ -6,7 +6,6 @@ use serde_json::{Map, json};
 use super::network::{Row, finish, flops};
 use super::session::Session;
 use crate::bench::case::Case;
-use crate::build::Sampler;
 use crate::cli::BenchSample;
 use crate::config::{Preset, Source};
 use crate::exit::Failure;
@@ -24,11 +23,10 @@ pub fn run(args: &BenchSample, output: Output) -> Result<()> {
     args.sets.iter().try_for_each(|set| source.set(set))?;
     let preset: Preset = source.parse()?;
     let (shape, _) = preset.data.facts(output)?;
-    let Sampler::Table(_) = preset.sampler.build()? else {
+    let Some(nfe) = preset.sampler.nfe(preset.process.build()?.as_ref())? else {
         let text = format!("--sampler {}: its network calls depend on the weights", preset.sampler.name);
         return Err(Failure::Usage(text).into());
     };
-    let nfe = preset.sampler.steps;
     let mut session = Session::open("sample", &args.measuring, output)?;
     let flops = flops(&preset.net, &shape)?;
     let mut rows = Vec::new();

@@ -1,0 +1,142 @@
+//! Every sampler by its name, with what a user has to know to choose: order, cost, noise, the processes it accepts, its source.
+//!
+//! The one list of samplers: the runner finds them here, docs/solvers.md has this table, and tests measure the orders that it states.
+
+mod adaptive;
+mod multistep;
+mod one_step;
+
+use crate::adaptive::Adaptive;
+use crate::flow::Chart;
+use crate::sampler::Sampler;
+use crate::table::Multistep;
+
+/// The numbers that samplers are built from; each takes those it knows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Settings {
+    /// Stochasticity of DDIM and its kin, 0 to 1.
+    pub eta: f64,
+    /// Stochasticity of the family with equal marginals, 0 or more.
+    pub lambda: f64,
+    /// Tolerances and limits of adaptive solvers.
+    pub adaptive: Adaptive,
+    /// The variable that adaptive solvers of the flow step in; `None` takes what suits the process.
+    pub chart: Option<Chart>,
+}
+
+/// When a sampler draws noise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stochastic {
+    /// Never.
+    No,
+    /// Always.
+    Yes,
+    /// When the setting is not zero.
+    If(&'static str),
+}
+
+/// Which processes a sampler accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepts {
+    /// Wherever the velocity exists.
+    Velocity,
+    /// Every linear process with signal at every time.
+    Linear,
+    /// The same, and noise at every time: the grid ends above 0 where Σ does.
+    LinearNoise,
+    /// Every linear process with noise at the start of every step; the signal may vanish.
+    LinearData,
+    /// Processes that treat all coordinates alike, with signal at every time.
+    Scalar,
+    /// The same, and noise at every time.
+    ScalarNoise,
+    /// Processes that treat all coordinates alike, with noise at the start of every step; the signal may vanish.
+    ScalarData,
+}
+
+impl Accepts {
+    /// In words.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Velocity => "wherever the velocity exists",
+            Self::Linear => "linear, α(T) > 0",
+            Self::LinearNoise => "linear, α(T) > 0, σ > 0",
+            Self::LinearData => "linear, σ > 0 before the last time",
+            Self::Scalar => "scalar, α(T) > 0",
+            Self::ScalarNoise => "scalar, α(T) > 0, σ > 0",
+            Self::ScalarData => "scalar, σ > 0 before the last time",
+        }
+    }
+}
+
+/// How a sampler is made.
+#[derive(Clone, Copy)]
+pub enum Make {
+    /// A rule for tables.
+    Table(fn(&Settings) -> Box<dyn Multistep>),
+    /// Another sampler on a fixed grid.
+    Fixed(fn(&Settings) -> Box<dyn Sampler>),
+    /// A sampler that chooses its steps between the ends of the grid.
+    Adaptive(fn(&Settings) -> Box<dyn Sampler>),
+}
+
+/// One sampler.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    /// Its name, as on the command line.
+    pub name: &'static str,
+    /// What it is, in a few words.
+    pub what: &'static str,
+    /// The order of its global error, with full history if it has one; of a stochastic sampler, of mean and covariance. 0: the notion does not apply.
+    pub order: u32,
+    /// Evaluations of the network for a step.
+    pub nfe: &'static str,
+    /// Whether it draws noise.
+    pub stochastic: Stochastic,
+    /// Which processes it accepts.
+    pub accepts: Accepts,
+    /// Where it is from.
+    pub reference: &'static str,
+    /// What it is for.
+    pub advice: &'static str,
+    /// Its constructor.
+    pub make: Make,
+}
+
+impl Entry {
+    /// The sampler with these settings.
+    pub fn sampler(&self, settings: &Settings) -> Box<dyn Sampler> {
+        match self.make {
+            Make::Table(make) => Box::new(make(settings)),
+            Make::Fixed(make) | Make::Adaptive(make) => make(settings),
+        }
+    }
+
+    /// Whether it chooses its steps, so that a grid is its two ends.
+    pub fn is_adaptive(&self) -> bool {
+        matches!(self.make, Make::Adaptive(_))
+    }
+
+    /// The row of the table in docs/solvers.md.
+    pub fn markdown(&self) -> String {
+        let order = if self.order == 0 { "–".into() } else { self.order.to_string() };
+        let noise = match self.stochastic {
+            Stochastic::No => "no".into(),
+            Stochastic::Yes => "yes".into(),
+            Stochastic::If(setting) => format!("if `{setting}` > 0"),
+        };
+        let cells =
+            [self.what, &order, self.nfe, &noise, self.accepts.describe(), self.reference, self.advice];
+        format!("| `{}` | {} |", self.name, cells.join(" | "))
+    }
+}
+
+/// All samplers, in the order of the documentation.
+pub fn all() -> impl Iterator<Item = &'static Entry> {
+    one_step::ENTRIES.iter().chain(multistep::ENTRIES).chain(adaptive::ENTRIES)
+}
+
+/// The sampler of a name.
+pub fn find(name: &str) -> Option<&'static Entry> {
+    all().find(|entry| entry.name == name)
+}
