@@ -18,6 +18,7 @@ mod provenance;
 mod run;
 mod sampling;
 mod signals;
+mod stash;
 
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;

@@ -66,25 +66,44 @@ impl Recipe<'_> {
         Ok(Drawn { x, nfe })
     }
 
-    /// Draws the samples at addresses `addresses` of `noise`, `batch` at a time.
+    /// Draws samples, `batch` at a time, each batch given to `keep`.
+    ///
+    /// The samples are those at all addresses of `noise` but the first few, which are there already; a field that knows its samples knows
+    /// them by their place among all.
     pub fn draw(
+        &self,
+        field: &dyn Field,
+        shape: &[usize],
+        noise: Noise,
+        (addresses, there): (&[u32], usize),
+        batch: usize,
+        keep: &mut dyn FnMut(Drawn) -> Result<()>,
+    ) -> Result<()> {
+        let places: Vec<usize> = (there..addresses.len()).collect();
+        for places in places.chunks(batch.max(1)) {
+            let noise = BatchNoise::new(noise, 0, places.iter().map(|&i| addresses[i]));
+            let x = prior_sample(self.sde, &noise, shape, DType::F64, &Device::Cpu)?;
+            let restricted = field.restrict(places)?;
+            keep(self.run(restricted.as_deref().unwrap_or(field), &x, &noise)?)?;
+        }
+        Ok(())
+    }
+
+    /// Draws the samples at `addresses`, and keeps them in memory.
+    pub fn collect(
         &self,
         field: &dyn Field,
         shape: &[usize],
         noise: Noise,
         addresses: &[u32],
         batch: usize,
-        progress: &mut dyn FnMut(usize),
     ) -> Result<Drawn> {
         let (mut parts, mut nfe) = (Vec::new(), Vec::new());
-        for samples in addresses.chunks(batch.max(1)) {
-            let noise = BatchNoise::new(noise, 0, samples.iter().copied());
-            let x = prior_sample(self.sde, &noise, shape, DType::F64, &Device::Cpu)?;
-            let drawn = self.run(field, &x, &noise)?;
+        self.draw(field, shape, noise, (addresses, 0), batch, &mut |drawn| {
             parts.push(drawn.x);
             nfe.extend(drawn.nfe);
-            progress(nfe.len());
-        }
+            Ok(())
+        })?;
         Ok(Drawn { x: Tensor::cat(&parts, 0)?, nfe })
     }
 }

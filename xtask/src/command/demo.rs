@@ -37,7 +37,7 @@ pub fn run(args: &Demo, output: Output) -> Result<()> {
 
     let recipe = Recipe { sde: run.sde.as_ref(), config: &run.preset.sampler, times: None };
     let (noise, addresses) = (Noise::new(args.seed), (0..SAMPLES).collect::<Vec<_>>());
-    let drawn = recipe.draw(&run.field(), &run.shape, noise, &addresses, addresses.len(), &mut |_| ())?;
+    let drawn = recipe.collect(&run.field(), &run.shape, noise, &addresses, addresses.len())?;
     let sheet = path.join("samples.png");
     if let Some(picture) = picture(&run, &drawn.x, output)? {
         picture.save(&sheet)?;

@@ -34,7 +34,7 @@ pub fn describe(run: &Run, likelihood: &Likelihood<'_>, seed: u64, output: Outpu
 
     let recipe = Recipe { sde: run.sde.as_ref(), config: &run.preset.sampler, times: None };
     let addresses: Vec<u32> = (0..COMPARED as u32).collect();
-    let drawn = recipe.draw(&run.field(), &run.shape, noise, &addresses, BATCH, &mut |_| ())?;
+    let drawn = recipe.collect(&run.field(), &run.shape, noise, &addresses, BATCH)?;
     let data = run.preset.data.load(Split::Test, Use::Likelihood, run.seed, output)?;
     let reference = first_points(data.set.as_ref(), noise)?;
     let squared = DISTANCE.squared(&drawn.x, &reference, noise)?;

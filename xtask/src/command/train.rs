@@ -276,7 +276,7 @@ impl Progress<'_> {
         let recipe = Recipe { sde: run.sde.as_ref(), config: &run.preset.sampler, times: None };
         let addresses: Vec<u32> = (0..if run.shape.len() == 1 { CLOUD } else { SHEET }).collect();
         let noise = Noise::new(self.seed);
-        let drawn = recipe.draw(&run.field(), &run.shape, noise, &addresses, addresses.len(), &mut |_| ())?;
+        let drawn = recipe.collect(&run.field(), &run.shape, noise, &addresses, addresses.len())?;
         if let Some(picture) = picture(&run, &drawn.x, self.output)? {
             picture.save(&self.directory.join("samples").join(format!("step-{:07}.png", state.step())))?;
         }

@@ -42,7 +42,7 @@ impl Work for Sampling {
     fn run(&mut self) -> Result<()> {
         let recipe = Recipe { sde: self.sde.as_ref(), config: &self.sampler, times: None };
         let batch = self.addresses.len();
-        recipe.draw(&self.field, &self.shape, Noise::new(0), &self.addresses, batch, &mut |_| ())?;
+        recipe.collect(&self.field, &self.shape, Noise::new(0), &self.addresses, batch)?;
         Ok(())
     }
 

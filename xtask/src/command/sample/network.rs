@@ -1,0 +1,111 @@
+//! Samples of a run's network.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use anyhow::Result;
+use candle_core::Tensor;
+use sde_core::Field;
+use sde_core::noise::{BatchNoise, Noise};
+use sde_data::Encoding;
+use serde_json::{Value, json};
+
+use super::save::{is_npy, save};
+use super::{addresses, edit, explicit_times, merge, recorded, sampler_record, states};
+use crate::cli::Sample;
+use crate::device;
+use crate::exit::Failure;
+use crate::output::{Output, save_record};
+use crate::run::Run;
+use crate::sampling::{Drawn, Recipe};
+use crate::signals;
+use crate::stash::Stash;
+
+/// Runs the command.
+pub fn run(args: &Sample, output: Output) -> Result<()> {
+    let device = device::select(&args.device.name, output)?;
+    let (name, weights) = (args.run.as_deref(), args.weights.as_deref());
+    let run = Run::open(name, weights, &args.sets, |s| edit(args, s), &device, output)?;
+    let times = explicit_times(args.density.times.as_deref())?;
+    let recipe = Recipe { sde: run.sde.as_ref(), config: &run.preset.sampler, times: times.as_ref() };
+    let field = run.field();
+    let folder = format!("{}-{}", run.preset.sampler.name, run.preset.sampler.steps);
+    let out = args.out.clone().unwrap_or_else(|| run.path.join("samples").join(folder));
+    let given = args.init.as_deref().map(|path| states(path, &run.shape)).transpose()?;
+    let (drawn, stash) = match &given {
+        Some(x) => (from_states(args, &recipe, &field, x)?, None),
+        None => {
+            let stash = draw(args, &run, &recipe, &field, &out, output)?;
+            (Drawn { x: stash.rows()?, nfe: stash.nfe().to_vec() }, Some(stash))
+        }
+    };
+    let mut record = run.record();
+    merge(&mut record, sampler_record(&recipe, &drawn, args)?);
+    let files = save(&run, &drawn.x, &out, output)?;
+    stash.map_or(Ok(()), Stash::remove)?;
+    record["files"] = json!(files);
+    let place = if is_npy(&out) { run.path.join("records/sample.json") } else { out.join("record.json") };
+    save_record(&place, &record)?;
+    let (n, nfe) = (drawn.nfe.len(), drawn.nfe_record());
+    output.result(format!("{n} samples, {nfe} network calls each: {}", files.join(", ")), &record)
+}
+
+/// From given initial states, all at once.
+fn from_states(args: &Sample, recipe: &Recipe<'_>, field: &dyn Field, x: &Tensor) -> Result<Drawn> {
+    match &args.noise {
+        Some(path) => recipe.run(field, x, &recorded(path, recipe, x)?),
+        None => recipe.run(field, x, &BatchNoise::new(Noise::new(args.seed), 0, addresses(args, Some(x))?)),
+    }
+}
+
+/// From the prior, batch after batch, each kept before the next is drawn; goes on where an earlier call was cut off.
+fn draw(
+    args: &Sample,
+    run: &Run,
+    recipe: &Recipe<'_>,
+    field: &dyn Field,
+    out: &Path,
+    output: Output,
+) -> Result<Stash> {
+    let wanted = addresses(args, None)?;
+    // One array keeps the values as they are, and images in a folder become levels.
+    let (name, encoding) = if is_npy(out) {
+        (out.to_owned(), Encoding::Continuous)
+    } else {
+        (out.join("samples"), run.encoding)
+    };
+    let mut stash = Stash::open(&name, &identity(args, run, recipe, &wanted)?, encoding, &run.shape)?;
+    let there = stash.len();
+    if there > 0 {
+        output.say(format!("going on after {there} of {} samples", wanted.len()));
+    }
+    let stop = signals::stop_flag()?;
+    let bar = output.bar(wanted.len() as u64, "sampling");
+    bar.set_position(there as u64);
+    let keep = &mut |drawn: Drawn| {
+        stash.append(&drawn.x, &drawn.nfe)?;
+        bar.set_position(stash.len() as u64);
+        if stop.load(Ordering::Relaxed) && stash.len() < wanted.len() {
+            let text =
+                format!("{} of {} samples are safe; the same command goes on", stash.len(), wanted.len());
+            return Err(Failure::Stopped(text).into());
+        }
+        Ok(())
+    };
+    let result = recipe.draw(field, &run.shape, Noise::new(args.seed), (&wanted, there), args.batch, keep);
+    bar.finish_and_clear();
+    result?;
+    Ok(stash)
+}
+
+/// What the samples are samples of; the size of a batch is no part of it.
+fn identity(args: &Sample, run: &Run, recipe: &Recipe<'_>, wanted: &[u32]) -> Result<Value> {
+    Ok(json!({
+        "run": run.record()["weights_sha256"],
+        "process": run.preset.process,
+        "sampler": recipe.config,
+        "times": recipe.grid()?.times(),
+        "seed": args.seed,
+        "samples": wanted,
+    }))
+}
