@@ -20,6 +20,7 @@
 
 mod combine;
 mod device;
+mod empirical;
 mod error;
 pub mod grid;
 mod model;
@@ -34,6 +35,7 @@ mod tensor;
 
 pub use combine::{Combined, combine};
 pub use device::{DeviceName, Opened};
+pub use empirical::EmpiricalField;
 pub use error::{Error, Result};
 pub use grid::TimeGrid;
 pub use model::{Cotangents, Field, FieldFn, Model, ModelField, Pass, per_sample, reverse_mode, rows_of};
