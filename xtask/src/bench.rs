@@ -16,4 +16,4 @@ pub mod statistics;
 pub mod table;
 pub mod worker;
 
-mod work;
+pub mod work;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
-pub use bench::{Bench, BenchSample, BenchTrain, Measuring, Mlp, Ops, Suite, Unet};
+pub use bench::{Bench, BenchSample, BenchSampler, BenchStep, BenchTrain, Measuring, Mlp, Ops, Suite, Unet};
 
 /// Train, sample and evaluate score-based diffusion models.
 #[derive(Debug, Parser)]
@@ -51,7 +51,7 @@ pub enum Command {
     Samplers(Samplers),
     /// Measure the likelihood of data under a run, or of points under a known density
     EvalNll(EvalNll),
-    /// Time this project against PyTorch
+    /// Time this project against PyTorch, and samplers against each other
     Bench(Bench),
     /// Make a run from weights of diffusers or score_sde, or from a file of `export`
     Import(Import),

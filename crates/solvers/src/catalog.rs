@@ -112,6 +112,16 @@ impl Entry {
         }
     }
 
+    /// Whether it draws noise with these settings.
+    pub fn draws_noise(&self, settings: &Settings) -> bool {
+        match self.stochastic {
+            Stochastic::No => false,
+            Stochastic::Yes => true,
+            Stochastic::If("eta") => settings.eta > 0.0,
+            Stochastic::If(_) => settings.lambda > 0.0,
+        }
+    }
+
     /// Whether it chooses its steps, so that a grid is its two ends.
     pub fn is_adaptive(&self) -> bool {
         matches!(self.make, Make::Adaptive(_))

@@ -5,14 +5,14 @@ use super::statistics::Spread;
 /// A table.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
-    headers: Vec<&'static str>,
+    headers: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// An empty table.
-    pub fn new(headers: &[&'static str]) -> Self {
-        Self { headers: headers.to_vec(), rows: Vec::new() }
+    pub fn new<S: Into<String> + Clone>(headers: &[S]) -> Self {
+        Self { headers: headers.iter().cloned().map(Into::into).collect(), rows: Vec::new() }
     }
 
     /// Adds a row.
@@ -34,14 +34,13 @@ impl Table {
             };
             cells.iter().enumerate().map(cell).collect::<Vec<_>>().join("  ").trim_end().to_owned()
         };
-        let headers: Vec<String> = self.headers.iter().map(|&h| h.to_owned()).collect();
-        std::iter::once(&headers).chain(&self.rows).map(|row| line(row)).collect::<Vec<_>>().join("\n")
+        std::iter::once(&self.headers).chain(&self.rows).map(|row| line(row)).collect::<Vec<_>>().join("\n")
     }
 
     /// As Markdown.
     pub fn markdown(&self) -> String {
         let line = |cells: Vec<String>| format!("| {} |", cells.join(" | "));
-        let headers = line(self.headers.iter().map(|&h| h.to_owned()).collect());
+        let headers = line(self.headers.clone());
         let rule = format!("|{}", "---|".repeat(self.headers.len()));
         let rows = self.rows.iter().map(|row| line(row.clone()));
         [headers, rule].into_iter().chain(rows).collect::<Vec<_>>().join("\n")

@@ -1,7 +1,7 @@
 //! What this project's worker does for a case.
 
 mod fitting;
-mod network;
+pub mod network;
 mod operator;
 mod sampling;
 

@@ -25,6 +25,10 @@ pub enum Suite {
     Train(BenchTrain),
     /// Samples by a preset's sampler and network, with fresh weights
     Sample(BenchSample),
+    /// Samplers by what they reach in few network calls: distance to the flow's end, and to the data
+    Sampler(BenchSampler),
+    /// What a sampler's step costs besides the network
+    Step(BenchStep),
     /// One side of a comparison: requests on standard input, answers on standard output
     #[command(hide = true)]
     Worker(Worker),
@@ -125,6 +129,67 @@ pub struct BenchSample {
     pub sets: Vec<String>,
     #[command(flatten)]
     pub measuring: Measuring,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchSampler {
+    /// Whose data, process and shape: a preset's name, or a path that ends in .toml
+    #[arg(default_value = "digits")]
+    pub preset: String,
+    /// The network of this run instead of the exact field of the data
+    #[arg(long, value_name = "DIR")]
+    pub run: Option<PathBuf>,
+    /// Network calls, a column for each
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [5, 10, 15, 20, 50, 100], value_parser = positive::<usize>)]
+    pub nfe: Vec<usize>,
+    /// Only these samplers [default: all with a fixed grid, and rk45 for comparison]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Examples of the test split that the exact field is made of, and that samples are compared with
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = positive::<usize>)]
+    pub points: usize,
+    /// Initial states
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = positive::<u32>)]
+    pub starts: u32,
+    /// Seed of the initial states and of the noise
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Change a number of the preset, such as data.path=FOLDER; may be given many times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// Print the table as Markdown
+    #[arg(long)]
+    pub markdown: bool,
+    /// Write the JSON record here too
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Draw error against calls here, as SVG
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+    #[command(flatten)]
+    pub device: super::DeviceArg,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchStep {
+    /// The network whose share is measured: a preset's name, or a path that ends in .toml
+    #[arg(default_value = "cifar10-ddpm")]
+    pub preset: String,
+    /// States in the batch of the network-free step; the network sees 8 of them
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = positive::<usize>)]
+    pub batch: usize,
+    /// Change a number of the preset; may be given many times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// Repetitions
+    #[arg(long, value_name = "N", default_value_t = 15, value_parser = positive::<usize>)]
+    pub repeats: usize,
+    /// Print the table as Markdown
+    #[arg(long)]
+    pub markdown: bool,
+    /// Write the JSON record here too
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,10 +1,12 @@
-//! `bench`: this project timed against PyTorch.
+//! `bench`: this project timed against PyTorch, and samplers measured against each other.
 
 mod mlp;
 mod network;
 mod ops;
 mod sample;
+mod sampler;
 mod session;
+mod step;
 mod train;
 mod unet;
 
@@ -23,6 +25,8 @@ pub fn run(args: &Bench, output: Output) -> Result<()> {
         Suite::Mlp(args) => mlp::run(args, output),
         Suite::Train(args) => train::run(args, output),
         Suite::Sample(args) => sample::run(args, output),
+        Suite::Sampler(args) => sampler::run(args, output),
+        Suite::Step(args) => step::run(args, output),
         Suite::Worker(args) => worker::serve(&device::select(&args.device.name, output)?),
     }
 }
