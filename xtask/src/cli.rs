@@ -132,6 +132,15 @@ pub struct Sample {
     /// The sampler, such as tab3, ddim or rk45; `samplers` lists all [default: the preset's]
     #[arg(long, value_name = "NAME")]
     pub sampler: Option<String>,
+    /// The degree of a family of samplers: `--sampler tab --degree 2` is tab2
+    #[arg(long, value_name = "R", requires = "sampler")]
+    pub degree: Option<usize>,
+    /// Stochasticity of ddim and its kin, 0 to 1 [default: the preset's]
+    #[arg(long, value_name = "ETA")]
+    pub eta: Option<f64>,
+    /// Stochasticity of the λ-family, 0 or more [default: the preset's]
+    #[arg(long, value_name = "LAMBDA")]
+    pub lambda: Option<f64>,
     /// Steps of the sampler, each one network call [default: the preset's]
     #[arg(long, value_name = "N", value_parser = positive::<usize>)]
     pub steps: Option<usize>,

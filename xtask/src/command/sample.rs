@@ -81,7 +81,13 @@ pub fn run(args: &Sample, output: Output) -> Result<()> {
 /// The options that stand for settings of the section `sampler`.
 fn edit(args: &Sample, source: &mut Source) {
     if let Some(name) = &args.sampler {
-        source.put("sampler", "name", name.clone());
+        let degree = args.degree.map(|r| r.to_string()).unwrap_or_default();
+        source.put("sampler", "name", name.clone() + &degree);
+    }
+    for (key, value) in [("eta", args.eta), ("lambda", args.lambda)] {
+        if let Some(value) = value {
+            source.put("sampler", key, value);
+        }
     }
     if let Some(steps) = args.steps {
         source.put("sampler", "steps", steps as i64);

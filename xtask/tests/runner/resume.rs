@@ -114,3 +114,42 @@ fn a_run_is_resumed_with_its_own_seed_and_settings() {
         Outcome::of(&place, "checkpoints/00001-digits")
     );
 }
+
+#[test]
+fn a_run_of_samples_that_is_killed_goes_on_and_ends_the_same() {
+    let place = Place::with_run();
+    let line = "sample run --n 60 --sampler ddim --eta 0.5 --steps 3 --seed 4";
+    place.run(&format!("{line} --batch 60 --out whole"));
+    let mut kills = 0;
+    loop {
+        let mut child = place.start(&format!("{line} --batch 2 --out parts"));
+        let before = place.text("parts/samples.partial.json").len();
+        let begun = std::time::Instant::now();
+        // Killed as soon as it has got further than the call before.
+        while place.text("parts/samples.partial.json").len() <= before
+            && child.try_wait().expect("a child").is_none()
+            && begun.elapsed().as_secs() < 60
+        {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        if kills == 4 || child.try_wait().expect("a child").is_some() {
+            child.wait().expect("an end");
+            break;
+        }
+        child.kill().expect("a running child");
+        child.wait().expect("an end");
+        kills += 1;
+    }
+    assert!(kills >= 2, "the runs ended too soon to be killed");
+    assert_eq!(place.names("parts"), ["record.json", "samples.npz", "samples.png"]);
+    for file in ["samples.npz", "samples.png"] {
+        let bytes = |folder: &str| std::fs::read(place.path(&format!("{folder}/{file}"))).expect("a file");
+        assert_eq!(bytes("parts"), bytes("whole"), "{file}");
+    }
+    // Other samples are not mixed in.
+    place.write("mixed/samples.partial", "");
+    place.write("mixed/samples.partial.json", r#"{"identity":"other","nfe":[]}"#);
+    let refused = place.call(&format!("{line} --out mixed"));
+    assert_eq!(refused.code, Some(78), "{}", refused.stderr);
+    assert!(refused.stderr.contains("other samples"), "{}", refused.stderr);
+}
