@@ -144,7 +144,7 @@ pub struct Sample {
     /// Steps of the sampler, each one network call [default: the preset's]
     #[arg(long, value_name = "N", value_parser = positive::<usize>)]
     pub steps: Option<usize>,
-    /// The time grid: uniform, power, quadratic, karras, log-rho, discrete [default: the preset's]
+    /// The time grid: auto, uniform, power, quadratic, cubic, karras, log-rho, discrete [default: the preset's]
     #[arg(long, value_name = "NAME")]
     pub grid: Option<String>,
     /// How many samples: those numbered 0 to N-1 [default: 64]

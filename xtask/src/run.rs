@@ -96,7 +96,8 @@ impl Run {
         let mut source = Source::read(&path.join("config.toml"))?;
         edit(&mut source);
         sets.iter().try_for_each(|set| source.set(set))?;
-        let preset: Preset = source.parse()?;
+        let mut preset: Preset = source.parse()?;
+        preset.sampler.resolve(&preset.process)?;
         let latest = checkpoint::latest(&path.join("checkpoints"))?;
         for (skipped, why) in &latest.skipped {
             output.say(format!("passing over {}: {why}", skipped.display()));

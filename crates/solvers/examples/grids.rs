@@ -52,6 +52,7 @@ fn measure(name: &str, sde: &dyn LinearSde, from: f64, steps: usize) -> Result<(
     let grids = [
         ("uniform", TimeGrid::uniform(from, to, steps)?),
         ("quadratic", TimeGrid::power(from, to, steps, 2.0)?),
+        ("power 3", TimeGrid::power(from, to, steps, 3.0)?),
         ("karras", TimeGrid::karras(sde, from, to, steps, 7.0)?),
         ("log-rho", TimeGrid::log_rho(sde, from, to, steps)?),
     ];

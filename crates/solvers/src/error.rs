@@ -44,7 +44,7 @@ pub enum Error {
     },
     /// An adaptive solve did not arrive.
     #[error(
-        "sample {sample} stopped at t = {} after {} evaluations: {:?}; allow more evaluations or looser tolerances",
+        "sample {sample} stopped at t = {} after {} evaluations: {:?}; raise max_nfe or the tolerances (settings of the sampler)",
         report.t, report.nfe, report.outcome
     )]
     Unfinished {

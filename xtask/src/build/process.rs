@@ -69,11 +69,12 @@ impl ProcessConfig {
         })
     }
 
-    /// The grid that few-step samplers err least on, measured on eight narrow Gaussians (docs/solvers.md).
-    pub fn grid(&self) -> &'static str {
+    /// The grid that samplers of an order err least on in few steps, measured on eight narrow Gaussians (docs/solvers.md).
+    pub fn grid(&self, order: u32) -> &'static str {
         match self {
             Self::Ve { .. } => "uniform",
             Self::Edm { .. } => "karras",
+            Self::Vp { .. } | Self::Ddpm { .. } if order > 1 => "cubic",
             _ => "quadratic",
         }
     }

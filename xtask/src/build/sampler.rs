@@ -5,11 +5,13 @@ use sde_solvers::catalog::{self, Entry, Make, Settings};
 use sde_solvers::{Adaptive, Chart};
 use serde::{Deserialize, Serialize};
 
+use super::ProcessConfig;
 use crate::config::nearest;
 use crate::exit::Failure;
 
 /// The grids, as on the command line.
-pub const GRIDS: &[&str] = &["uniform", "power", "quadratic", "karras", "log-rho", "discrete"];
+pub const GRIDS: &[&str] =
+    &["auto", "uniform", "power", "quadratic", "cubic", "karras", "log-rho", "discrete"];
 
 /// A sampler and all its settings; those it does not use are ignored.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -50,6 +52,14 @@ impl SamplerConfig {
         })
     }
 
+    /// Replaces the grid `auto` by the one that suits process and sampler.
+    pub fn resolve(&mut self, process: &ProcessConfig) -> Result<(), Failure> {
+        if self.grid == "auto" {
+            self.grid = process.grid(self.entry()?.order).into();
+        }
+        Ok(())
+    }
+
     /// The numbers it is built from.
     pub fn settings(&self) -> Result<Settings, Failure> {
         let (eta, lambda) = (self.eta, self.lambda);
@@ -85,6 +95,7 @@ impl SamplerConfig {
             "uniform" => TimeGrid::uniform(from, to, steps)?,
             "power" => TimeGrid::power(from, to, steps, self.kappa)?,
             "quadratic" => TimeGrid::power(from, to, steps, 2.0)?,
+            "cubic" => TimeGrid::power(from, to, steps, 3.0)?,
             "karras" => TimeGrid::karras(sde, from, to, steps, self.kappa)?,
             "log-rho" => TimeGrid::log_rho(sde, from, to, steps)?,
             "discrete" => TimeGrid::discrete(from as usize, steps)?,

@@ -44,10 +44,11 @@ impl OracleSettings {
         let process = ProcessConfig::published(&density.process)
             .ok_or_else(|| sampler::unknown("process", &density.process, ProcessConfig::NAMES))?;
         source.add("process", toml::Value::try_from(process)?);
-        source.put("sampler", "grid", process.grid());
         edit(&mut source);
         sets.iter().try_for_each(|set| source.set(set))?;
-        source.parse()
+        let mut settings: Self = source.parse()?;
+        settings.sampler.resolve(&settings.process)?;
+        Ok(settings)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A run that is killed, stopped or cut short and resumed is, bit for bit, the run that was not.
 
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sde_core::noise::{Noise, Stream};
 
@@ -124,13 +124,13 @@ fn a_run_of_samples_that_is_killed_goes_on_and_ends_the_same() {
     loop {
         let mut child = place.start(&format!("{line} --batch 2 --out parts"));
         let before = place.text("parts/samples.partial.json").len();
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         // Killed as soon as it has got further than the call before.
         while place.text("parts/samples.partial.json").len() <= before
             && child.try_wait().expect("a child").is_none()
             && begun.elapsed().as_secs() < 60
         {
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(1));
         }
         if kills == 4 || child.try_wait().expect("a child").is_some() {
             child.wait().expect("an end");

@@ -46,6 +46,15 @@ pub fn read_folder(
     Ok((images, classes))
 }
 
+/// Given pictures, in the order given.
+///
+/// # Errors
+/// If there are none, or a file is not a picture or has another size than the first one.
+pub fn read_pictures(files: &[PathBuf], channels: Channels, background: [u8; 3]) -> Result<Images> {
+    let first = files.first().map_or_else(|| Path::new("pictures"), PathBuf::as_path);
+    Images::new(stack(files, channels, background, first)?, None)
+}
+
 /// What is in a folder and not hidden, by name.
 fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     let listed = std::fs::read_dir(directory).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);

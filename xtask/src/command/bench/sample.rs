@@ -21,7 +21,8 @@ pub fn run(args: &BenchSample, output: Output) -> Result<()> {
         source.put("sampler", "name", name.as_str());
     }
     args.sets.iter().try_for_each(|set| source.set(set))?;
-    let preset: Preset = source.parse()?;
+    let mut preset: Preset = source.parse()?;
+    preset.sampler.resolve(&preset.process)?;
     let (shape, _) = preset.data.facts(output)?;
     let Some(nfe) = preset.sampler.nfe(preset.process.build()?.as_ref())? else {
         let text = format!("--sampler {}: its network calls depend on the weights", preset.sampler.name);

@@ -210,6 +210,6 @@ fn set_process(preset: &mut Preset, process: ProcessConfig) {
         preset.loss.time = TimeLaw::Uniform { from: 1e-5, to: 1.0 };
     }
     if !same {
-        preset.sampler.grid = process.grid().into();
+        preset.sampler.grid = "auto".into();
     }
 }
