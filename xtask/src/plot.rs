@@ -85,6 +85,20 @@ pub fn loss_curve(points: &[LossPoint], title: &str, path: &Path) -> Result<()> 
     area.present().map_err(failed)
 }
 
+/// Colours that can be told apart on white.
+const COLOURS: [RGBColor; 10] = [
+    RGBColor(38, 84, 163),
+    RGBColor(204, 84, 40),
+    RGBColor(46, 125, 50),
+    RGBColor(123, 31, 162),
+    RGBColor(0, 131, 143),
+    RGBColor(194, 24, 91),
+    RGBColor(121, 85, 72),
+    RGBColor(96, 125, 139),
+    RGBColor(158, 140, 0),
+    RGBColor(0, 0, 0),
+];
+
 /// A named curve.
 pub struct Curve {
     /// Its name.
@@ -123,7 +137,7 @@ pub fn error_curves(curves: &[Curve], title: &str, path: &Path) -> Result<()> {
         .draw()
         .map_err(failed)?;
     for (i, curve) in curves.iter().enumerate() {
-        let colour = Palette99::pick(i).to_rgba();
+        let colour = COLOURS[i % COLOURS.len()];
         chart
             .draw_series(LineSeries::new(curve.points.iter().copied(), colour.stroke_width(2)).point_size(3))
             .map_err(failed)?
