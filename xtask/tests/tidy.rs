@@ -276,9 +276,8 @@ fn samplers_are_documented_as_the_catalog_has_them() {
 /// The strings of `pub const GRIDS: &[&str] = &[…];` in the runner.
 fn grids() -> BTreeSet<String> {
     let text = read("xtask/src/build/sampler.rs");
-    let (_, rest) = text.split_once("const GRIDS: &[&str] = &[").expect("the list of grids");
-    let list = rest.split(']').next().unwrap_or_default();
-    list.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+    let list = text.split_once("const GRIDS: &[&str] =").and_then(|(_, rest)| rest.split_once("];"));
+    list.expect("the list of grids").0.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 #[test]

@@ -1,4 +1,9 @@
-//! The recipes of docs/adding.md, each a complete program: this crate runs them as tests.
+//! The recipes of docs/adding.md and the program in README.md, each complete: this crate runs them as tests.
+
+/// The first page; its manifest is no program.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
 
 /// The document.
 #[cfg(doctest)]
