@@ -27,6 +27,7 @@ pub mod catalog;
 pub mod divergence;
 mod error;
 pub mod flow;
+pub mod guidance;
 mod prior;
 mod sampler;
 pub mod table;
