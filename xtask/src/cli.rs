@@ -125,6 +125,26 @@ pub struct Oracle {
     pub times: Option<PathBuf>,
 }
 
+/// What samples are drawn towards.
+#[derive(Debug, Args)]
+pub struct Guide {
+    /// Of a class-conditional run: a class, or `all` for every class in turn [default: all]
+    #[arg(long, value_name = "K", conflicts_with = "oracle")]
+    pub class: Option<String>,
+    /// Weight of classifier-free guidance: 0 the network as it is, -1 without classes
+    #[arg(long, value_name = "W", allow_negative_numbers = true, conflicts_with = "oracle")]
+    pub guidance: Option<f64>,
+    /// Guide only at times from A to B
+    #[arg(long, value_name = "A-B", requires = "guidance")]
+    pub guidance_interval: Option<String>,
+    /// Keep the expected data in the range of the data
+    #[arg(long, conflicts_with = "threshold")]
+    pub clip: bool,
+    /// The same by each sample's own quantile Q (dynamic thresholding), such as 0.995
+    #[arg(long, value_name = "Q")]
+    pub threshold: Option<f64>,
+}
+
 #[derive(Debug, Args)]
 pub struct Sample {
     /// The run's directory [default: the newest under checkpoints/]
@@ -147,6 +167,8 @@ pub struct Sample {
     /// The time grid: auto, uniform, power, quadratic, cubic, karras, log-rho, discrete [default: the preset's]
     #[arg(long, value_name = "NAME")]
     pub grid: Option<String>,
+    #[command(flatten)]
+    pub guide: Guide,
     /// How many samples: those numbered 0 to N-1 [default: 64]
     #[arg(long, conflicts_with = "seeds", value_parser = positive::<u32>)]
     pub n: Option<u32>,

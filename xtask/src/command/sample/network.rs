@@ -5,11 +5,14 @@ use std::sync::atomic::Ordering;
 
 use anyhow::Result;
 use candle_core::Tensor;
+use ndarray::Array1;
 use sde_core::Field;
 use sde_core::noise::{BatchNoise, Noise};
 use sde_data::Encoding;
+use sde_data::read::npy::{NpyArray, write_npy};
 use serde_json::{Value, json};
 
+use super::guide::{self, Guided};
 use super::save::{is_npy, save};
 use super::{addresses, edit, explicit_times, merge, recorded, sampler_record, states};
 use crate::cli::Sample;
@@ -28,20 +31,32 @@ pub fn run(args: &Sample, output: Output) -> Result<()> {
     let run = Run::open(name, weights, &args.sets, |s| edit(args, s), &device, output)?;
     let times = explicit_times(args.density.times.as_deref())?;
     let recipe = Recipe { sde: run.sde.as_ref(), config: &run.preset.sampler, times: times.as_ref() };
-    let field = run.field();
+    let given = args.init.as_deref().map(|path| states(path, &run.shape)).transpose()?;
+    let wanted = addresses(args, given.as_ref())?;
+    let Guided { field, labels } = guide::field(&run, &args.guide, &wanted)?;
+    let guidance = guide::record(&args.guide, labels.as_deref());
     let folder = format!("{}-{}", run.preset.sampler.name, run.preset.sampler.steps);
     let out = args.out.clone().unwrap_or_else(|| run.path.join("samples").join(folder));
-    let given = args.init.as_deref().map(|path| states(path, &run.shape)).transpose()?;
     let (drawn, stash) = match &given {
-        Some(x) => (from_states(args, &recipe, &field, x)?, None),
+        Some(x) => (from_states(args, &recipe, field.as_ref(), x, wanted)?, None),
         None => {
-            let stash = draw(args, &run, &recipe, &field, &out, output)?;
+            let work = Work { run: &run, recipe: &recipe, field: field.as_ref(), wanted: &wanted };
+            let stash = work.draw(args, &guidance, &out, output)?;
             (Drawn { x: stash.rows()?, nfe: stash.nfe().to_vec() }, Some(stash))
         }
     };
     let mut record = run.record();
     merge(&mut record, sampler_record(&recipe, &drawn, args)?);
-    let files = save(&run, &drawn.x, &out, output)?;
+    record["guidance"] = guidance;
+    let mut files = save(&run, &drawn.x, &out, output)?;
+    if let Some(labels) = labels.filter(|_| !is_npy(&out)) {
+        let path = out.join("labels.npy");
+        write_npy(
+            &path,
+            &NpyArray::I64(labels.into_iter().map(i64::from).collect::<Array1<i64>>().into_dyn()),
+        )?;
+        files.push(path.display().to_string());
+    }
     stash.map_or(Ok(()), Stash::remove)?;
     record["files"] = json!(files);
     let place = if is_npy(&out) { run.path.join("records/sample.json") } else { out.join("record.json") };
@@ -51,61 +66,71 @@ pub fn run(args: &Sample, output: Output) -> Result<()> {
 }
 
 /// From given initial states, all at once.
-fn from_states(args: &Sample, recipe: &Recipe<'_>, field: &dyn Field, x: &Tensor) -> Result<Drawn> {
-    match &args.noise {
-        Some(path) => recipe.run(field, x, &recorded(path, recipe, x)?),
-        None => recipe.run(field, x, &BatchNoise::new(Noise::new(args.seed), 0, addresses(args, Some(x))?)),
-    }
-}
-
-/// From the prior, batch after batch, each kept before the next is drawn; goes on where an earlier call was cut off.
-fn draw(
+fn from_states(
     args: &Sample,
-    run: &Run,
     recipe: &Recipe<'_>,
     field: &dyn Field,
-    out: &Path,
-    output: Output,
-) -> Result<Stash> {
-    let wanted = addresses(args, None)?;
-    // One array keeps the values as they are, and images in a folder become levels.
-    let (name, encoding) = if is_npy(out) {
-        (out.to_owned(), Encoding::Continuous)
-    } else {
-        (out.join("samples"), run.encoding)
-    };
-    let mut stash = Stash::open(&name, &identity(args, run, recipe, &wanted)?, encoding, &run.shape)?;
-    let there = stash.len();
-    if there > 0 {
-        output.say(format!("going on after {there} of {} samples", wanted.len()));
+    x: &Tensor,
+    addresses: Vec<u32>,
+) -> Result<Drawn> {
+    match &args.noise {
+        Some(path) => recipe.run(field, x, &recorded(path, recipe, x)?),
+        None => recipe.run(field, x, &BatchNoise::new(Noise::new(args.seed), 0, addresses)),
     }
-    let stop = signals::stop_flag()?;
-    let bar = output.bar(wanted.len() as u64, "sampling");
-    bar.set_position(there as u64);
-    let keep = &mut |drawn: Drawn| {
-        stash.append(&drawn.x, &drawn.nfe)?;
-        bar.set_position(stash.len() as u64);
-        if stop.load(Ordering::Relaxed) && stash.len() < wanted.len() {
-            let text =
-                format!("{} of {} samples are safe; the same command goes on", stash.len(), wanted.len());
-            return Err(Failure::Stopped(text).into());
-        }
-        Ok(())
-    };
-    let result = recipe.draw(field, &run.shape, Noise::new(args.seed), (&wanted, there), args.batch, keep);
-    bar.finish_and_clear();
-    result?;
-    Ok(stash)
 }
 
-/// What the samples are samples of; the size of a batch is no part of it.
-fn identity(args: &Sample, run: &Run, recipe: &Recipe<'_>, wanted: &[u32]) -> Result<Value> {
-    Ok(json!({
-        "run": run.record()["weights_sha256"],
-        "process": run.preset.process,
-        "sampler": recipe.config,
-        "times": recipe.grid()?.times(),
-        "seed": args.seed,
-        "samples": wanted,
-    }))
+/// Samples to draw from the prior.
+struct Work<'a> {
+    run: &'a Run,
+    recipe: &'a Recipe<'a>,
+    field: &'a dyn Field,
+    wanted: &'a [u32],
+}
+
+impl Work<'_> {
+    /// Batch after batch, each kept before the next is drawn; goes on where an earlier call was cut off.
+    fn draw(&self, args: &Sample, guidance: &Value, out: &Path, output: Output) -> Result<Stash> {
+        let Self { run, recipe, field, wanted } = *self;
+        // One array keeps the values as they are, and images in a folder become levels.
+        let (name, encoding) = if is_npy(out) {
+            (out.to_owned(), Encoding::Continuous)
+        } else {
+            (out.join("samples"), run.encoding)
+        };
+        let mut stash = Stash::open(&name, &self.identity(args, guidance)?, encoding, &run.shape)?;
+        let there = stash.len();
+        if there > 0 {
+            output.say(format!("going on after {there} of {} samples", wanted.len()));
+        }
+        let stop = signals::stop_flag()?;
+        let bar = output.bar(wanted.len() as u64, "sampling");
+        bar.set_position(there as u64);
+        let keep = &mut |drawn: Drawn| {
+            stash.append(&drawn.x, &drawn.nfe)?;
+            bar.set_position(stash.len() as u64);
+            if stop.load(Ordering::Relaxed) && stash.len() < wanted.len() {
+                let text =
+                    format!("{} of {} samples are safe; the same command goes on", stash.len(), wanted.len());
+                return Err(Failure::Stopped(text).into());
+            }
+            Ok(())
+        };
+        let result = recipe.draw(field, &run.shape, Noise::new(args.seed), (wanted, there), args.batch, keep);
+        bar.finish_and_clear();
+        result?;
+        Ok(stash)
+    }
+
+    /// What the samples are samples of; the size of a batch is no part of it.
+    fn identity(&self, args: &Sample, guidance: &Value) -> Result<Value> {
+        Ok(json!({
+            "run": self.run.record()["weights_sha256"],
+            "process": self.run.preset.process,
+            "sampler": self.recipe.config,
+            "times": self.recipe.grid()?.times(),
+            "guidance": guidance,
+            "seed": args.seed,
+            "samples": self.wanted,
+        }))
+    }
 }
