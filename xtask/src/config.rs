@@ -53,6 +53,7 @@ macro_rules! presets {
 
 presets!(
     "digits",
+    "digits-conditional",
     "mnist",
     "fashion-mnist",
     "cifar10",

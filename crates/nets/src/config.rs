@@ -32,9 +32,13 @@ impl NetConfig {
 }
 
 impl NetConfig {
-    /// Whether the network takes class labels.
-    pub fn is_conditional(&self) -> bool {
-        matches!(self, Self::Unet(config) if config.classes.is_some())
+    /// The number of classes that the network knows, for which it takes labels; none for an unconditional one.
+    pub fn classes(&self) -> Option<usize> {
+        match self {
+            Self::Mlp(config) => config.classes,
+            Self::Rezero(_) => None,
+            Self::Unet(config) => config.classes,
+        }
     }
 }
 

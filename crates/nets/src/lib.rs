@@ -12,7 +12,7 @@
 //! # fn main() -> sde_nets::Result<()> {
 //! let time = TimeFeatures::Fourier { std: 1.0, log: false, time_scale: 1.0, time_shift: 0.0 };
 //! let config =
-//!     NetConfig::Mlp(MlpConfig { prediction: Prediction::Noise, hidden: vec![64, 64], time_dim: 16, time, state: None });
+//!     NetConfig::Mlp(MlpConfig { prediction: Prediction::Noise, hidden: vec![64, 64], time_dim: 16, time, state: None, classes: None });
 //! let device = Device::Cpu;
 //! let (net, params) = Params::initialise(Noise::new(0), DType::F32, &device, |b| config.build(b, &[2]))?;
 //! let (x, t) = (Tensor::zeros((5, 2), DType::F32, &device)?, Tensor::ones(5, DType::F32, &device)?);
@@ -25,6 +25,7 @@
 //! ```
 
 mod builder;
+mod classes;
 mod config;
 mod embedding;
 mod error;

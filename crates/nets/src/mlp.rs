@@ -1,10 +1,10 @@
-//! A score network for points: fully connected layers over the state, with the time added to the first.
+//! A score network for points: fully connected layers over the state, with the time, and the class if there are any, added to the first.
 //!
 //! ```text
-//! h₁ = A x + e(t)        h_{i+1} = W_i SiLU(h_i) + b_i        output = W SiLU(h_n) + b
+//! h₁ = A x + e(t) + c_y        h_{i+1} = W_i SiLU(h_i) + b_i        output = W SiLU(h_n) + b
 //! ```
 //!
-//! e(t) is a two-layer network on the features of the time. With Fourier features of the state, x is followed by `sin 2πΩx` and
+//! e(t) is a two-layer network on the features of the time, c_y a learned vector. With Fourier features of the state, x is followed by `sin 2πΩx` and
 //! `cos 2πΩx`, Ω random and fixed: without them a network of the plane learns sharp edges very slowly.
 //!
 //! Reference: Zhang, Chen 2021, arXiv 2110.07579, appendix (the networks of the two-dimensional data sets);
@@ -17,6 +17,7 @@ use candle_core::Tensor;
 use sde_core::{Model, Pass, Prediction};
 use serde::{Deserialize, Serialize};
 
+use crate::classes::{ClassVectors, check_labels};
 use crate::embedding::{TimeEmbedding, TimeFeatures};
 use crate::layers::{Linear, matmul_by_rows};
 use crate::{Builder, Error, Init, Result, ops, points};
@@ -46,6 +47,8 @@ pub struct MlpConfig {
     pub time: TimeFeatures,
     /// Fourier features of the state, beside the state itself; none if absent.
     pub state: Option<StateFeatures>,
+    /// The number of classes; where absent, the network is unconditional.
+    pub classes: Option<usize>,
 }
 
 /// The network of a [`MlpConfig`].
@@ -53,6 +56,7 @@ pub struct MlpConfig {
 pub struct Mlp {
     prediction: Prediction,
     time: TimeEmbedding,
+    classes: Option<ClassVectors>,
     /// Ωᵀ, `[D, count]`.
     frequencies: Option<Tensor>,
     layers: Vec<Linear>,
@@ -73,6 +77,11 @@ impl Mlp {
             ));
         };
         let time = TimeEmbedding::new(&b.pp("time"), &config.time, config.time_dim, first)?;
+        let classes = match config.classes {
+            Some(0) => return Err(Error::config("classes", "positive, or absent", 0)),
+            Some(n) => Some(ClassVectors::new(&b.pp("classes"), n, first)?),
+            None => None,
+        };
         let frequencies = config
             .state
             .map(|state| b.buffer(&[dim, state.count], "frequencies", Init::Normal { std: state.std }))
@@ -86,11 +95,12 @@ impl Mlp {
             .enumerate()
             .map(|(i, (&inputs, &outputs))| Linear::new(&b.pp("layer").pp(i), inputs, outputs, 1.0))
             .collect::<Result<_>>()?;
-        Ok(Self { prediction: config.prediction, time, frequencies, layers })
+        Ok(Self { prediction: config.prediction, time, classes, frequencies, layers })
     }
 
     fn output(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
-        points::unconditional(pass)?;
+        check_labels(self.classes.is_some(), pass.labels, x.dim(0)?)?;
+        points::unaugmented(pass)?;
         let mut hidden = x.flatten_from(1)?;
         if let Some(frequencies) = &self.frequencies {
             let phases = (matmul_by_rows(&hidden, frequencies)? * TAU)?;
@@ -98,11 +108,20 @@ impl Mlp {
         }
         for (i, layer) in self.layers.iter().enumerate() {
             hidden = match i {
-                0 => (layer.forward(&hidden)? + self.time.forward(t)?)?,
+                0 => self.conditioned(layer.forward(&hidden)?, t, pass)?,
                 _ => layer.forward(&ops::silu(&hidden)?)?,
             };
         }
         Ok(hidden.reshape(x.dims())?)
+    }
+
+    /// The first layer, told of time and class.
+    fn conditioned(&self, first: Tensor, t: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
+        let told = (first + self.time.forward(t)?)?;
+        match &self.classes {
+            Some(vectors) => Ok(told.broadcast_add(&vectors.forward(pass.labels)?)?),
+            None => Ok(told),
+        }
     }
 }
 
@@ -111,6 +130,7 @@ impl Model for Mlp {
         self.prediction
     }
 
+    /// Labels run from 0 to `classes` − 1; the label `classes`, and no labels at all, mean no class.
     fn forward(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> sde_core::Result<Tensor> {
         Ok(self.output(x, t, pass)?)
     }

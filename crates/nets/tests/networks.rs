@@ -45,7 +45,15 @@ fn tiny_unet() -> UnetConfig {
 /// Every kind of network, small, with the shape of its samples.
 fn small() -> Vec<(NetConfig, Vec<usize>)> {
     let prediction = Prediction::Score;
-    let mlp = MlpConfig { prediction, hidden: vec![12, 9], time_dim: 6, time: sinusoidal(), state: None };
+    let mlp = MlpConfig {
+        prediction,
+        hidden: vec![12, 9],
+        time_dim: 6,
+        time: sinusoidal(),
+        state: None,
+        classes: None,
+    };
+    let conditional = MlpConfig { classes: Some(3), ..mlp.clone() };
     let rezero = RezeroConfig { prediction, width: 10, layers: 3, time_dim: 6, time: fourier() };
     let pooled = UnetConfig {
         resampling: Resampling::Pool,
@@ -82,6 +90,7 @@ fn small() -> Vec<(NetConfig, Vec<usize>)> {
         (NetConfig::Unet(ncsnpp), vec![2, 4, 6]),
         (NetConfig::Unet(edm), vec![1, 4, 4]),
         (NetConfig::Unet(modulated), vec![1, 4, 4]),
+        (NetConfig::Mlp(conditional), vec![2]),
     ]
 }
 
@@ -105,13 +114,8 @@ fn batch(shape: &[usize], n: usize) -> Result<(Tensor, Tensor)> {
 }
 
 fn labels_of(config: &NetConfig, n: u32) -> Result<Option<Tensor>> {
-    match config {
-        NetConfig::Unet(UnetConfig { classes: Some(classes), .. }) => {
-            let labels = (0..n).map(|i| i % (*classes as u32 + 1));
-            Ok(Some(Tensor::from_iter(labels, &CPU)?))
-        }
-        _ => Ok(None),
-    }
+    let labels = |classes: usize| Tensor::from_iter((0..n).map(|i| i % (classes as u32 + 1)), &CPU);
+    Ok(config.classes().map(labels).transpose()?)
 }
 
 /// What was done to each sample, for the networks that are told.
@@ -311,16 +315,20 @@ fn dropout_is_the_same_at_any_split_and_off_by_default() -> Result<()> {
 
 #[test]
 fn classes_condition_and_the_last_label_is_none() -> Result<()> {
-    let (config, shape) = (NetConfig::Unet(tiny_unet()), [1, 4, 4]);
-    let (net, _) = away_from_the_start(&config, &shape)?;
-    let (x, t) = batch(&shape, 2)?;
-    let with = |labels: &[u32]| -> Result<Tensor> {
-        let labels = Tensor::new(labels, &CPU)?;
-        Ok(net.forward(&x, &t, Pass { labels: Some(&labels), augment: None, dropout: None })?)
-    };
-    assert!(distance(&with(&[0, 1])?, &with(&[0, 2])?)? > 1e-3);
-    assert_eq!(distance(&with(&[3, 3])?, &net.forward(&x, &t, Pass::EVAL)?)?, 0.0);
-    assert!(with(&[0]).is_err() && with(&[0, 4]).is_err());
+    let conditional = small().into_iter().filter(|(config, _)| matches!(config.classes(), Some(3)));
+    let kinds: Vec<_> = conditional.collect();
+    assert!(kinds.iter().any(|(config, _)| matches!(config, NetConfig::Mlp(_))));
+    for (config, shape) in kinds {
+        let (net, _) = away_from_the_start(&config, &shape)?;
+        let (x, t) = batch(&shape, 2)?;
+        let with = |labels: &[u32]| -> Result<Tensor> {
+            let labels = Tensor::new(labels, &CPU)?;
+            Ok(net.forward(&x, &t, Pass { labels: Some(&labels), augment: None, dropout: None })?)
+        };
+        assert!(distance(&with(&[0, 1])?, &with(&[0, 2])?)? > 1e-3);
+        assert_eq!(distance(&with(&[3, 3])?, &net.forward(&x, &t, Pass::EVAL)?)?, 0.0);
+        assert!(with(&[0]).is_err() && with(&[0, 4]).is_err());
+    }
 
     let (plain, shape) = small().swap_remove(3);
     let (net, _) = away_from_the_start(&plain, &shape)?;
@@ -447,6 +455,7 @@ fn impossible_configurations_are_refused() {
         time_dim: 4,
         time: fourier(),
         state: None,
+        classes: None,
     };
     for config in [mlp(vec![]), mlp(vec![3, 0])] {
         assert!(count_parameters(|b| NetConfig::Mlp(config).build(b, &[2])).is_err());

@@ -24,8 +24,14 @@ fn main() -> Result<()> {
     let device = Device::Cpu;
     // Features of log t: on t itself times below 0.1 look alike.
     let time = TimeFeatures::Fourier { std: 1.0, log: true, time_scale: 1.0, time_shift: 0.0 };
-    let mlp =
-        MlpConfig { prediction: Prediction::Noise, hidden: vec![32, 32], time_dim: 16, time, state: None };
+    let mlp = MlpConfig {
+        prediction: Prediction::Noise,
+        hidden: vec![32, 32],
+        time_dim: 16,
+        time,
+        state: None,
+        classes: None,
+    };
     let build = |b: &Builder| NetConfig::Mlp(mlp.clone()).build(b, &[1]);
     let (net, params) = Params::initialise(Noise::new(0), DType::F32, &device, build)?;
 

@@ -31,6 +31,9 @@ pub struct TrainConfig {
     /// The number of examples on the tape at once; all of them if absent. It bounds the memory, and changes the
     /// result by rounding only.
     pub micro_batch: Option<usize>,
+    /// The probability that an example's label is dropped, for networks with classes: 0.1 to 0.2 where samples are to be guided
+    /// without a classifier; if absent, none is. The held-out loss is that of the labels.
+    pub label_dropout: Option<f64>,
     /// The optimiser.
     pub optimiser: AdamConfig,
     /// The learning rate over time.
@@ -77,6 +80,11 @@ impl TrainConfig {
             if !(1..=limit).contains(&found) {
                 return Err(Error::config(field, format!("a number from 1 to {limit}"), found));
             }
+        }
+        if let Some(probability) = self.label_dropout
+            && !(probability > 0.0 && probability <= 1.0)
+        {
+            return Err(Error::config("label_dropout", "above 0, up to 1, or absent", probability));
         }
         if let Some(clip) = self.clip
             && !(clip > 0.0 && clip.is_finite())

@@ -1,4 +1,4 @@
-//! Training, top to bottom: batch → loss → backward → Adam → averages → log → checkpoint.
+//! Training, top to bottom: batch → labels → loss → backward → Adam → averages → log → checkpoint.
 //!
 //! Everything random is a function of (seed, step, position in the batch) and all that changes is in the [`State`],
 //! so a run that was stopped anywhere and resumed is bit for bit the run that was not.
@@ -20,6 +20,7 @@ use crate::adam::Gradients;
 use crate::checkpoint::{self, Origin};
 use crate::clip::{factor, global_norm, replace_non_finite};
 use crate::config::TrainConfig;
+use crate::labels;
 use crate::loss::{Loss, LossValue, WithoutDropout};
 use crate::run_dir::{LogRecord, RunDir};
 use crate::state::State;
@@ -38,8 +39,8 @@ pub struct Task<'a> {
     pub origin: &'a Origin,
     /// The network, built on the parameters of the [`State`].
     pub model: &'a dyn Model,
-    /// Whether the network is conditional: given the labels of the data, which it does without otherwise.
-    pub conditional: bool,
+    /// The number of classes of a conditional network, which is given the labels of the data; an unconditional one does without.
+    pub classes: Option<usize>,
     /// The objective.
     pub loss: &'a dyn Loss,
     /// The training data.
@@ -121,6 +122,7 @@ pub fn fit(
     hooks: &mut dyn Hooks,
 ) -> Result<Ended> {
     let config = task.config;
+    labels::check(config, task.classes, task.data.as_ref())?;
     let mut saved = Saved::before(&run.checkpoints(), state.step())?;
     let mut stopped = false;
 
@@ -131,7 +133,8 @@ pub fn fit(
         }
         let noise =
             BatchNoise::new(Noise::new(task.origin.seed), state.step() as u32, 0..config.batch as u32);
-        let Step { loss, terms, mut gradients } = loss_and_gradients(task, state.params(), &batch?, &noise)?;
+        let batch = labels::dropped(batch?, config, task.classes, &noise)?;
+        let Step { loss, terms, mut gradients } = loss_and_gradients(task, state.params(), &batch, &noise)?;
 
         saved.require_finite("the loss", loss, state.step() + 1)?;
         let mut gradient_norm = global_norm(&gradients)?;
@@ -278,7 +281,7 @@ fn micro_batches(
     let part = |samples: &[u32], from: usize| {
         let here = |tensor: &Tensor| tensor.narrow(0, from, samples.len())?.to_device(params.device());
         let x = here(&batch.x)?.to_dtype(params.dtype())?;
-        let labels = batch.labels.as_ref().filter(|_| task.conditional).map(here).transpose()?;
+        let labels = batch.labels.as_ref().filter(|_| task.classes.is_some()).map(here).transpose()?;
         let noise = BatchNoise::new(noise.noise, noise.step, samples.iter().copied());
         let augment = batch.augment.as_ref().map(here).transpose()?;
         let augment = augment.map(|features| features.to_dtype(params.dtype())).transpose()?;

@@ -19,13 +19,14 @@
 //! # let directory = tempfile::tempdir().expect("a temporary directory");
 //! # let root = directory.path();
 //! let time = TimeFeatures::Fourier { std: 1.0, log: false, time_scale: 1.0, time_shift: 0.0 };
-//! let net = MlpConfig { prediction: Prediction::Noise, hidden: vec![32, 32], time_dim: 16, time, state: None };
+//! let net = MlpConfig { prediction: Prediction::Noise, hidden: vec![32, 32], time_dim: 16, time, state: None, classes: None };
 //! let (model, params) =
 //!     Params::initialise(Noise::new(0), DType::F32, &Device::Cpu, |b| NetConfig::Mlp(net).build(b, &[2]))?;
 //! let config = TrainConfig {
 //!     steps: 20,
 //!     batch: 64,
 //!     micro_batch: None,
+//!     label_dropout: None,
 //!     optimiser: AdamConfig {
 //!         kind: AdamKind::Adam, lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0
 //!     },
@@ -44,7 +45,7 @@
 //!     config: &config,
 //!     origin: &Origin { seed: 0, config_sha256: hash::sha256(b"the preset"), code: "0.1.0".into() },
 //!     model: &model,
-//!     conditional: false,
+//!     classes: None,
 //!     loss: &Dsm::new(Arc::new(Vp::STANDARD), times, Weighting::Simple, Reduction::Mean)?,
 //!     data: Arc::new(ToySet::new(Toy::by_name("checkerboard")?, 0, Split::Train, 1000)),
 //!     held_out: None,
@@ -66,6 +67,7 @@ mod ema;
 mod error;
 mod fit;
 pub mod hash;
+mod labels;
 pub mod loss;
 mod run_dir;
 mod schedule;

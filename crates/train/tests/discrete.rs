@@ -158,8 +158,14 @@ fn scale_and_shift_of_the_time_make_the_published_labels() -> Result<()> {
             time_scale,
             time_shift,
         };
-        let config =
-            MlpConfig { prediction: Prediction::Noise, hidden: vec![8], time_dim: 16, time, state: None };
+        let config = MlpConfig {
+            prediction: Prediction::Noise,
+            hidden: vec![8],
+            time_dim: 16,
+            time,
+            state: None,
+            classes: None,
+        };
         let build = |b: &sde_nets::Builder| NetConfig::Mlp(config.clone()).build(b, &[2]);
         let (net, _) = Params::initialise(Noise::new(0), DType::F32, &Device::Cpu, build)?;
         let x = Tensor::ones((t.len(), 2), DType::F32, &Device::Cpu)?;

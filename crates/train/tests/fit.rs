@@ -23,6 +23,7 @@ fn config() -> TrainConfig {
         steps: 100,
         batch: 16,
         micro_batch: None,
+        label_dropout: None,
         optimiser: AdamConfig {
             kind: AdamKind::Adam,
             lr: 1e-3,
@@ -62,6 +63,7 @@ fn small_net() -> Result<(Box<dyn Model + Send + Sync>, Params)> {
         time_dim: 8,
         time,
         state: None,
+        classes: None,
     });
     Ok(Params::initialise(Noise::new(SEED), DType::F32, &Device::Cpu, |b| net.build(b, &[2]))?)
 }
@@ -96,7 +98,7 @@ fn process(path: &Path, config: &TrainConfig, until: u64, crash: Option<u64>) ->
         config,
         origin: &origin(),
         model: &model,
-        conditional: false,
+        classes: None,
         loss: &dsm()?,
         data: points(Split::Train),
         held_out: Some(points(Split::Test)),
@@ -218,8 +220,14 @@ fn another_seed_or_configuration_or_network_is_refused_and_changes_nothing() -> 
         assert!(matches!(state.restore(&saved, &other), Err(Error::Resume { .. })));
     }
     let time = TimeFeatures::Fourier { std: 1.0, log: false, time_scale: 1.0, time_shift: 0.0 };
-    let wider =
-        MlpConfig { prediction: Prediction::Noise, hidden: vec![16, 17], time_dim: 8, time, state: None };
+    let wider = MlpConfig {
+        prediction: Prediction::Noise,
+        hidden: vec![16, 17],
+        time_dim: 8,
+        time,
+        state: None,
+        classes: None,
+    };
     let build = |b: &sde_nets::Builder| NetConfig::Mlp(wider).build(b, &[2]);
     let (_, wider) = Params::initialise(Noise::new(SEED), DType::F32, &Device::Cpu, build)?;
     let mut other = State::new(&config(), &wider)?;
@@ -261,7 +269,7 @@ fn a_loss_that_is_not_finite_changes_nothing() -> Result<()> {
             config: &config,
             origin: &origin(),
             model: &model,
-            conditional: false,
+            classes: None,
             loss: &loss,
             data: points(Split::Train),
             held_out: None,
@@ -307,7 +315,7 @@ fn gradients_that_are_not_finite_stop_the_training_or_are_replaced_where_asked()
             config: &config,
             origin: &origin(),
             model: &model,
-            conditional: false,
+            classes: None,
             loss: &loss,
             data: points(Split::Train),
             held_out: None,
@@ -341,7 +349,7 @@ fn a_raised_flag_stops_at_the_next_step_with_a_checkpoint() -> Result<()> {
         config: &config,
         origin: &origin(),
         model: &model,
-        conditional: false,
+        classes: None,
         loss: &dsm()?,
         data: points(Split::Train),
         held_out: Some(points(Split::Test)),
@@ -400,7 +408,7 @@ fn micro_batches_add_up_to_the_batch_dropout_included() -> Result<()> {
             config: &config,
             origin: &origin(),
             model: &model,
-            conditional: true,
+            classes: net.classes(),
             loss: &dsm()?,
             data: Arc::new(digits(Split::Train)?),
             held_out: Some(Arc::new(digits(Split::Test)?)),
@@ -438,6 +446,7 @@ fn an_unused_parameter_is_named() -> Result<()> {
         time_dim: 4,
         time,
         state: None,
+        classes: None,
     });
     let build = |b: &sde_nets::Builder| {
         b.get(&[3], "unused", sde_nets::Init::Constant(0.0))?;
@@ -450,7 +459,7 @@ fn an_unused_parameter_is_named() -> Result<()> {
         config: &config,
         origin: &origin(),
         model: &model,
-        conditional: false,
+        classes: None,
         loss: &dsm()?,
         data: points(Split::Train),
         held_out: None,
@@ -474,6 +483,8 @@ fn configurations_that_cannot_be_run_are_refused_by_field() {
     assert_eq!(field(TrainConfig { clip: Some(f64::NAN), ..config() }), "clip");
     let infinite = Some(f64::INFINITY);
     assert_eq!(field(TrainConfig { replace_non_finite: infinite, ..config() }), "replace_non_finite");
+    assert_eq!(field(TrainConfig { label_dropout: Some(1.5), ..config() }), "label_dropout");
+    assert_eq!(field(TrainConfig { label_dropout: Some(0.0), ..config() }), "label_dropout");
     let ema = |name: &str| EmaConfig { name: name.into(), law: EmaLaw::Constant { decay: 0.9 } };
     assert_eq!(field(TrainConfig { ema: vec![ema("../a")], ..config() }), "ema.name");
     assert_eq!(field(TrainConfig { ema: vec![ema("a"), ema("a")], ..config() }), "ema.name");

@@ -20,6 +20,7 @@ fn config() -> TrainConfig {
         steps: 20,
         batch: 12,
         micro_batch: None,
+        label_dropout: None,
         optimiser: AdamConfig {
             kind: AdamKind::Adam,
             lr: 1e-3,
@@ -67,7 +68,7 @@ fn train(path: &Path, begin: impl FnOnce(&TrainConfig, &Params) -> Result<State>
         config: &config,
         origin: &origin,
         model: &model,
-        conditional: false,
+        classes: None,
         loss: &Dsm::new(Arc::new(Vp::STANDARD), time, Weighting::Simple, Reduction::Mean)?,
         data: Arc::new(digits(Split::Train)?),
         held_out: None,

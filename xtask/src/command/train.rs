@@ -174,7 +174,7 @@ fn train(
         config: &preset.train,
         origin: &origin,
         model: model.as_ref(),
-        conditional: preset.net.is_conditional(),
+        classes: preset.net.classes(),
         loss: &loss,
         data,
         held_out,

@@ -11,6 +11,7 @@ use candle_core::Tensor;
 use sde_core::Pass;
 
 use super::UnetConfig;
+use crate::classes::{ClassVectors, check_labels};
 use crate::embedding::TimeEmbedding;
 use crate::layers::{Linear, matmul_by_rows};
 use crate::{Builder, Error, Init, Result, ops, points};
@@ -18,8 +19,8 @@ use crate::{Builder, Error, Init, Result, ops, points};
 /// How a class enters.
 #[derive(Debug)]
 enum Classes {
-    /// One row a class and one for none, added to the embedding.
-    Vectors(Tensor),
+    /// Added to the embedding.
+    Vectors(ClassVectors),
     /// A linear map of unit vectors, added to the features; no class is the zero vector.
     Features(Linear),
 }
@@ -39,7 +40,7 @@ impl Conditioning {
             let b = b.pp("classes");
             Ok(match config.one_hot {
                 true => Classes::Features(Linear::new(&b, n, features, 1.0)?),
-                false => Classes::Vectors(b.get(&[n + 1, width], "weight", Init::Normal { std: 1.0 })?),
+                false => Classes::Vectors(ClassVectors::new(&b, n, width)?),
             })
         };
         let augment = |entries: usize| {
@@ -74,24 +75,9 @@ impl Conditioning {
             }
         }
         let mut embedding = self.time.of_features(&features)?;
-        if let Some(Classes::Vectors(table)) = &self.classes {
-            embedding = match pass.labels {
-                None => embedding.broadcast_add(&table.narrow(0, table.dim(0)? - 1, 1)?)?,
-                Some(labels) => (embedding + table.index_select(labels, 0)?)?,
-            };
+        if let Some(Classes::Vectors(vectors)) = &self.classes {
+            embedding = embedding.broadcast_add(&vectors.forward(pass.labels)?)?;
         }
         ops::silu(&embedding)
     }
-}
-
-fn check_labels(taken: bool, labels: Option<&Tensor>, batch: usize) -> Result<()> {
-    let (expected, found) = match labels {
-        None => return Ok(()),
-        Some(_) if !taken => {
-            ("none, since the network was configured without `classes`".into(), "labels".into())
-        }
-        Some(labels) if labels.dims() == [batch] => return Ok(()),
-        Some(labels) => (format!("[{batch}]"), format!("{:?}", labels.dims())),
-    };
-    Err(Error::Shape { what: "class labels", expected, found })
 }

@@ -29,7 +29,7 @@ use crate::run::Network;
 /// A run of a preset, in a directory that goes with it.
 pub struct Fitting {
     config: TrainConfig,
-    conditional: bool,
+    classes: Option<usize>,
     origin: Origin,
     data: Arc<dyn Dataset>,
     loss: Dsm,
@@ -55,7 +55,7 @@ impl Fitting {
         let config =
             TrainConfig { checkpoint_every: never, log_every: never, held_out: None, ..preset.train.clone() };
         Ok(Self {
-            conditional: preset.net.is_conditional(),
+            classes: preset.net.classes(),
             origin: Origin { seed: 0, config_sha256: String::new(), code: String::new() },
             loss: preset.loss.build(Arc::from(preset.process.build()?))?,
             state: State::new(&config, &params)?,
@@ -88,7 +88,7 @@ impl Work for Fitting {
             config: &config,
             origin: &self.origin,
             model: self.model.as_ref(),
-            conditional: self.conditional,
+            classes: self.classes,
             loss: &self.loss,
             data: self.data.clone(),
             held_out: None,
