@@ -31,6 +31,7 @@ pub mod guidance;
 mod prior;
 mod sampler;
 pub mod table;
+mod tableau;
 
 pub use adaptive::{Adaptive, Outcome};
 pub use divergence::Divergence;
@@ -39,9 +40,11 @@ pub use flow::{AdaptiveFlow, Chart, ProbabilityFlow};
 pub use prior::prior_sample;
 pub use sampler::{Path, Sampler, Solution};
 pub use table::{
-    Ddim, Ddpm, Ei, Euler, EulerMaruyama, Form, Multistep, StochasticDdim, Tab, Table, Update, Variance,
-    denoise,
+    Axis, Churn, Ddim, Ddpm, Dpm2, DpmSolver, Ei, Euler, EulerMaruyama, Form, LogAb, Multistep, Pndm,
+    Renoise, RhoAb, RungeKutta, SdeDpmSolver, Slope, Start, StochasticDdim, Tab, Table, UniPc, Update,
+    Variance, denoise,
 };
+pub use tableau::Tableau;
 
 /// The snippet of the crate's README, run as a test.
 #[cfg(doctest)]

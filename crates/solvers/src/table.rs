@@ -4,13 +4,24 @@
 //! first, and z ~ N(0, I). A table is built on the host, in f64, from a process and a grid; it can be printed, compared, and tested exactly by
 //! propagating mean and covariance through it, without a network and without Monte Carlo.
 
+mod churn;
 mod ddim;
 mod ddpm;
+mod dpm2;
+mod dpm_solver;
 mod ei;
 mod euler;
 mod euler_maruyama;
+mod exponential;
+mod log_ab;
+mod pndm;
+mod renoise;
+mod rho_ab;
+mod runge_kutta;
+mod sde_dpm_solver;
 mod stochastic_ddim;
 mod tab;
+mod unipc;
 
 use std::collections::VecDeque;
 
@@ -18,13 +29,23 @@ use candle_core::Tensor;
 use sde_core::noise::NormalSource;
 use sde_core::{Converted, Field, LinearSde, Op, Prediction, TimeGrid, combine};
 
+pub use churn::Churn;
 pub use ddim::{Ddim, Form};
 pub use ddpm::{Ddpm, Variance};
+pub use dpm_solver::DpmSolver;
+pub use dpm2::Dpm2;
 pub use ei::Ei;
 pub use euler::Euler;
 pub use euler_maruyama::EulerMaruyama;
+pub use log_ab::LogAb;
+pub use pndm::{Pndm, Start};
+pub use renoise::Renoise;
+pub use rho_ab::RhoAb;
+pub use runge_kutta::{Axis, RungeKutta};
+pub use sde_dpm_solver::{SdeDpmSolver, Slope};
 pub use stochastic_ddim::StochasticDdim;
 pub use tab::Tab;
+pub use unipc::UniPc;
 
 use crate::sampler::{Path, Sampler, Solution};
 use crate::{Error, Result};

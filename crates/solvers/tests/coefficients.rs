@@ -4,7 +4,10 @@ mod support;
 
 use sde_core::process::{LinearPath, Vp};
 use sde_core::{Error as CoreError, LinearSde, Op, TimeGrid};
-use sde_solvers::{Ddim, Ddpm, Error, Form, Multistep, StochasticDdim, Tab, Variance};
+use sde_solvers::{
+    Axis, Churn, Ddim, Ddpm, Dpm2, DpmSolver, Error, Form, LogAb, Multistep, Pndm, RhoAb, RungeKutta,
+    SdeDpmSolver, Slope, Start, StochasticDdim, Tab, Tableau, UniPc, Variance,
+};
 use support::{Golden, process, scalar};
 
 const FILES: [&str; 16] = [
@@ -39,7 +42,7 @@ fn grid_of(file: &str, sde: &dyn LinearSde, from: f64, to: f64, steps: usize) ->
 }
 
 #[test]
-fn tab_coefficients_and_grids_agree_with_34_digit_values() {
+fn multistep_coefficients_and_grids_agree_with_34_digit_values() {
     for file in FILES {
         let golden = Golden::load(file);
         let sde = process(file.split('_').nth(1).expect("a process in the name"));
@@ -49,15 +52,26 @@ fn tab_coefficients_and_grids_agree_with_34_digit_values() {
         for (found, expected) in grid.times().iter().zip(&times) {
             assert!((found / expected - 1.0).abs() < 1e-12, "{file}: grid {found} for {expected}");
         }
-        let (psi, c) = (golden.flat("psi"), golden.flat("C_tab"));
+        let psi = golden.flat("psi");
         for degree in 0..4 {
-            let table = Tab { degree }.table(sde.as_ref(), &grid).expect("a table");
-            for (i, update) in table.updates.iter().enumerate() {
-                assert!((scalar(&update.carry) / psi[i] - 1.0).abs() < 1e-12);
-                for (j, term) in update.terms.iter().enumerate() {
-                    let expected = c[(degree * steps + i) * 4 + j];
-                    let error = (scalar(term) - expected).abs();
-                    assert!(error < 1e-12 * expected.abs().max(1.0), "{file} r{degree} {i},{j}: {error:e}");
+            let log_ab = LogAb { form: Form::Noise, degree, lower_final: false };
+            let rules: [(&dyn Multistep, &str); 3] =
+                [(&Tab { degree }, "C_tab"), (&RhoAb { degree }, "C_rhoab"), (&log_ab, "C_logrho")];
+            for (rule, key) in rules {
+                let c = golden.flat(key);
+                let table = rule.table(sde.as_ref(), &grid).expect("a table");
+                for (i, update) in table.updates.iter().enumerate() {
+                    // Those in ρ are given for y = u/α.
+                    let scale = if key == "C_rhoab" { scalar(&sde.signal(update.to)) } else { 1.0 };
+                    assert!((scalar(&update.carry) / psi[i] - 1.0).abs() < 1e-12);
+                    for (j, term) in update.terms.iter().enumerate() {
+                        let expected = c[(degree * steps + i) * 4 + j] * scale;
+                        let error = (scalar(term) - expected).abs();
+                        assert!(
+                            error < 1e-12 * expected.abs().max(1.0),
+                            "{file} {key} r{degree} {i},{j}: {error:e}"
+                        );
+                    }
                 }
             }
         }
@@ -106,6 +120,11 @@ fn same(a: &Op, b: &Op) -> bool {
 
 #[test]
 fn samplers_that_are_one_are_one() {
+    let log_ab = |form, degree| LogAb { form, degree, lower_final: false };
+    let dpm = |form, order| DpmSolver { form, order, lower_final: false };
+    let sde_dpm = |slope| SdeDpmSolver { lambda: 0.0, slope, lower_final: false };
+    let rho_euler = RungeKutta { tableau: Tableau::EULER, axis: Axis::Rho, last_euler: false };
+    let churn = Churn { solver: RungeKutta::EDM, churn: 0.0, lowest: 0.0, highest: 1e9, noise: 1.0 };
     for name in ["vp", "subvp", "ve", "edm", "cosine"] {
         let sde = process(name);
         let span = sde.span();
@@ -116,10 +135,22 @@ fn samplers_that_are_one_are_one() {
             (table(&StochasticDdim { lambda: 0.0 }), table(&Ddim::DETERMINISTIC)),
             (table(&StochasticDdim { lambda: 1.0 }), table(&Ddim { eta: 1.0, form: Form::Noise })),
             (table(&Ddpm { variance: Variance::Small }), table(&Ddim { eta: 1.0, form: Form::Noise })),
+            (table(&RhoAb { degree: 0 }), table(&Ddim::DETERMINISTIC)),
+            (table(&log_ab(Form::Noise, 0)), table(&Ddim::DETERMINISTIC)),
+            (table(&log_ab(Form::Data, 0)), table(&Ddim { eta: 0.0, form: Form::Data })),
+            (table(&rho_euler), table(&Ddim::DETERMINISTIC)),
+            (table(&Pndm { start: Start::Lower, order: 1 }), table(&Ddim::DETERMINISTIC)),
+            (table(&dpm(Form::Noise, 1)), table(&Ddim::DETERMINISTIC)),
+            (table(&dpm(Form::Data, 1)), table(&Ddim { eta: 0.0, form: Form::Data })),
+            (table(&sde_dpm(Slope::Midpoint)), table(&dpm(Form::Data, 2))),
+            (table(&sde_dpm(Slope::Heun)), table(&log_ab(Form::Data, 1))),
+            (table(&churn), table(&RungeKutta::EDM)),
         ];
         for (a, b) in pairs {
+            assert_eq!((a.of, a.updates.len()), (b.of, b.updates.len()));
             for (a, b) in a.updates.iter().zip(&b.updates) {
-                assert!(same(&a.carry, &b.carry) && same(&a.terms[0], &b.terms[0]), "{name}");
+                assert!(same(&a.carry, &b.carry) && a.terms.len() == b.terms.len(), "{name}");
+                assert!(a.terms.iter().zip(&b.terms).all(|(a, b)| same(a, b)), "{name}: {a:?} {b:?}");
                 let noise = |u: &Option<Op>| u.as_ref().map_or(0.0, scalar);
                 assert!((noise(&a.inject) - noise(&b.inject)).abs() < 1e-7 * sde.factor(a.from).max_abs());
             }
@@ -135,7 +166,10 @@ fn the_terms_of_any_degree_add_up_to_ddim() {
     for sde in [&rotating as &dyn LinearSde, &vp] {
         let grid = TimeGrid::power(0.9, 1e-2, 8, 2.0).expect("a grid");
         let table = Tab { degree: 3 }.table(sde, &grid).expect("a table");
-        for update in &table.updates {
+        let log_ab = LogAb { form: Form::Noise, degree: 3, lower_final: false };
+        let others = [RhoAb { degree: 3 }.table(sde, &grid), log_ab.table(sde, &grid)];
+        let others = others.iter().flat_map(|table| &table.as_ref().expect("a table").updates);
+        for update in table.updates.iter().chain(others) {
             let sum = update.terms.iter().fold(Op::ZERO, |sum, c| sum.add(c).expect("one kind"));
             let expected = update.carry.mul(&sde.factor(update.from)).expect("one kind");
             assert!(same(&sum, &sde.factor(update.to).sub(&expected).expect("one kind")));
@@ -146,7 +180,14 @@ fn the_terms_of_any_degree_add_up_to_ddim() {
 #[test]
 fn where_the_signal_is_gone_noise_tables_are_refused_and_the_data_form_holds() {
     let grid = TimeGrid::uniform(1.0, 1e-3, 4).expect("a grid");
-    let noise_forms: [&dyn Multistep; 4] = [
+    let noise_forms: [&dyn Multistep; 11] = [
+        &RhoAb { degree: 2 },
+        &LogAb { form: Form::Data, degree: 1, lower_final: false },
+        &RungeKutta::EDM,
+        &DpmSolver { form: Form::Data, order: 2, lower_final: false },
+        &UniPc { order: 2, lower_final: false },
+        &Pndm { start: Start::RungeKutta, order: 4 },
+        &Dpm2 { eta: 0.0 },
         &Ddim::DETERMINISTIC,
         &Tab { degree: 2 },
         &Ddpm { variance: Variance::Small },
@@ -166,8 +207,18 @@ fn where_the_signal_is_gone_noise_tables_are_refused_and_the_data_form_holds() {
 #[test]
 fn parameters_out_of_range_are_errors() {
     let grid = TimeGrid::uniform(1.0, 0.1, 3).expect("a grid");
-    let bad: [&dyn Multistep; 3] =
-        [&Ddim { eta: 1.5, form: Form::Noise }, &Tab { degree: 4 }, &StochasticDdim { lambda: -1.0 }];
+    let bad: [&dyn Multistep; 10] = [
+        &Ddim { eta: 1.5, form: Form::Noise },
+        &Tab { degree: 4 },
+        &RhoAb { degree: 4 },
+        &LogAb { form: Form::Data, degree: 4, lower_final: false },
+        &StochasticDdim { lambda: -1.0 },
+        &DpmSolver { form: Form::Data, order: 0, lower_final: false },
+        &UniPc { order: 4, lower_final: false },
+        &Pndm { start: Start::Lower, order: 5 },
+        &Dpm2 { eta: 2.0 },
+        &Churn { solver: RungeKutta::EDM, churn: -1.0, lowest: 0.0, highest: 1.0, noise: 1.0 },
+    ];
     for rule in bad {
         assert!(
             matches!(rule.table(&Vp::STANDARD, &grid), Err(Error::Core(CoreError::Range { .. }))),

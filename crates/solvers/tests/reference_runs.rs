@@ -9,8 +9,8 @@ use sde_core::noise::{Law, Noise, Recorded};
 use sde_core::process::Vp;
 use sde_core::{Field, OracleField, Prediction, TimeGrid};
 use sde_solvers::{
-    Adaptive, Chart, Divergence, Ei, Error, Euler, EulerMaruyama, Multistep, Outcome, ProbabilityFlow,
-    StochasticDdim, Tab,
+    Adaptive, Axis, Chart, Divergence, Ei, Error, Euler, EulerMaruyama, Multistep, Outcome, ProbabilityFlow,
+    RungeKutta, StochasticDdim, Tab, Tableau,
 };
 use support::{Golden, largest_gap, process};
 
@@ -28,8 +28,15 @@ fn rule(name: &str) -> Option<Box<dyn Multistep>> {
     match name {
         "euler_t" => Some(Box::new(Euler)),
         "ei_score" => Some(Box::new(Ei)),
+        "rhork_2heun" => Some(Box::new(rho_rk(Tableau::HEUN2))),
+        "rhork_3kutta" => Some(Box::new(rho_rk(Tableau::KUTTA3))),
+        "rhork_4rk" => Some(Box::new(rho_rk(Tableau::RK4))),
         _ => None,
     }
+}
+
+fn rho_rk(tableau: Tableau) -> RungeKutta {
+    RungeKutta { tableau, axis: Axis::Rho, last_euler: false }
 }
 
 #[test]
@@ -54,8 +61,8 @@ fn runs_agree_with_an_independent_implementation() {
             compared += 1;
         }
     }
-    // 10 methods on 6 grids for VP, 9 on 3 for the others (the score integrator was run for VP alone), two data laws each.
-    assert_eq!(compared, 2 * (10 * 6 + 2 * 9 * 3));
+    // 13 methods on 6 grids for VP, 12 on 3 for the others (the score integrator was run for VP alone), two data laws each.
+    assert_eq!(compared, 2 * (13 * 6 + 2 * 12 * 3));
 }
 
 #[test]

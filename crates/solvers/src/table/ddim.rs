@@ -35,7 +35,7 @@ impl Ddim {
     pub const DETERMINISTIC: Self = Self { eta: 0.0, form: Form::Noise };
 
     /// Factors of (x₀, ε) and of fresh noise in the next state.
-    fn parts(&self, sde: &dyn LinearSde, from: f64, to: f64) -> Result<(Op, Op, Op)> {
+    pub(super) fn parts(&self, sde: &dyn LinearSde, from: f64, to: f64) -> Result<(Op, Op, Op)> {
         if self.eta == 0.0 {
             return Ok((sde.signal(to), sde.factor(to), Op::ZERO));
         }

@@ -4,13 +4,14 @@
 #[path = "../../../sde-core/tests/support/rotating.rs"]
 pub mod rotating;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use candle_core::{Device, Tensor};
 use nalgebra::DMatrix;
 use sde_core::oracle::Mixture;
 use sde_core::process::{Cosine, Edm, LinearPath, SubVp, Ve, Vp};
-use sde_core::{LinearSde, Op};
+use sde_core::{Converted, Field, LinearSde, Op};
+use sde_solvers::Table;
 
 /// A reference file.
 pub struct Golden(HashMap<String, Tensor>);
@@ -67,4 +68,22 @@ pub fn largest_gap(a: &Tensor, b: &Tensor) -> f64 {
 
 pub fn tensor(rows: &[Vec<f64>]) -> Tensor {
     Tensor::from_vec(rows.concat(), (rows.len(), rows[0].len()), &Device::Cpu).expect("a tensor")
+}
+
+/// The end of a deterministic table that is entered at row `row`, with the state there and the predictions made before, newest first.
+pub fn resume(
+    table: &Table,
+    row: usize,
+    sde: &dyn LinearSde,
+    field: &dyn Field,
+    x: &Tensor,
+    mut history: VecDeque<Tensor>,
+) -> Tensor {
+    let field = Converted::new(field, sde, table.of);
+    table.updates[row..].iter().fold(x.clone(), |x, update| {
+        history.push_front(field.eval(&x, &[update.from]).expect("a prediction"));
+        assert!(history.len() >= update.terms.len() && update.inject.is_none(), "not to be entered here");
+        let terms = update.terms.iter().zip(&history).map(|(op, p)| op.apply(p).expect("a term"));
+        terms.fold(update.carry.apply(&x).expect("a state"), |sum, term| (sum + term).expect("one shape"))
+    })
 }
