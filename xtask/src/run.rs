@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use sde_core::{LinearSde, Model, ModelField};
 use sde_data::{Encoding, Range};
-use sde_nets::{NetConfig, Weights};
+use sde_nets::Weights;
 use sde_train::hash::weights_hash;
 use sde_train::{WEIGHTS, checkpoint, ema_file, newest_run};
 use serde_json::{Value, json};
@@ -158,10 +158,7 @@ impl Run {
 
     /// The number of classes of a conditional network.
     pub fn classes(&self) -> Option<usize> {
-        match &self.preset.net {
-            NetConfig::Unet(config) => config.classes,
-            NetConfig::Mlp(_) | NetConfig::Rezero(_) => None,
-        }
+        self.preset.net.classes()
     }
 
     /// What every record of this run begins with.

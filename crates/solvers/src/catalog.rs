@@ -5,6 +5,7 @@
 mod adaptive;
 mod multistep;
 mod one_step;
+mod stages;
 
 use crate::adaptive::Adaptive;
 use crate::flow::Chart;
@@ -18,10 +19,32 @@ pub struct Settings {
     pub eta: f64,
     /// Stochasticity of the family with equal marginals, 0 or more.
     pub lambda: f64,
+    /// Whether multistep rules in log ρ and UniPC lower their order on the last steps, as is usual for fewer than 15.
+    pub lower_final: bool,
+    /// The noise that EDM's stochastic sampler adds.
+    pub churn: ChurnSettings,
     /// Tolerances and limits of adaptive solvers.
     pub adaptive: Adaptive,
     /// The variable that adaptive solvers of the flow step in; `None` takes what suits the process.
     pub chart: Option<Chart>,
+}
+
+/// The noise of EDM's stochastic sampler, in the names of its paper.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ChurnSettings {
+    /// S_churn.
+    pub amount: f64,
+    /// S_min.
+    pub lowest: f64,
+    /// S_max.
+    pub highest: f64,
+    /// S_noise.
+    pub noise: f64,
+}
+
+impl ChurnSettings {
+    /// The published numbers for a VP network on CIFAR-10 (Karras et al. 2022, arXiv 2206.00364, Table 5).
+    pub const CIFAR10_VP: Self = Self { amount: 30.0, lowest: 0.01, highest: 1.0, noise: 1.007 };
 }
 
 /// When a sampler draws noise.
@@ -118,6 +141,7 @@ impl Entry {
             Stochastic::No => false,
             Stochastic::Yes => true,
             Stochastic::If("eta") => settings.eta > 0.0,
+            Stochastic::If("churn") => settings.churn.amount > 0.0,
             Stochastic::If(_) => settings.lambda > 0.0,
         }
     }
@@ -143,7 +167,7 @@ impl Entry {
 
 /// All samplers, in the order of the documentation.
 pub fn all() -> impl Iterator<Item = &'static Entry> {
-    one_step::ENTRIES.iter().chain(multistep::ENTRIES).chain(adaptive::ENTRIES)
+    one_step::ENTRIES.iter().chain(multistep::ENTRIES).chain(stages::ENTRIES).chain(adaptive::ENTRIES)
 }
 
 /// The sampler of a name.

@@ -13,6 +13,7 @@ use candle_core::Tensor;
 use nalgebra::DMatrix;
 use sde_core::oracle::Mixture;
 use sde_core::{Converted, Field, LinearSde, OracleField, TimeGrid};
+use sde_solvers::catalog::{self, Accepts, ChurnSettings, Make, Settings};
 use sde_solvers::{
     Adaptive, Axis, Chart, Churn, Ddim, Dpm2, DpmSolver, Ei, Error, Euler, Form, LogAb, Multistep, Pndm,
     ProbabilityFlow, RhoAb, RungeKutta, SdeDpmSolver, Slope, Start, Tab, Tableau, UniPc,
@@ -214,4 +215,63 @@ fn without_a_history_the_start_caps_the_order() {
     }
     rules.push(boxed(Pndm { start: Start::Lower, order: 4 }, 2.0));
     assert_orders(&cases(), &rules, 0, 1280);
+}
+
+#[test]
+fn the_orders_of_the_catalog_are_those_measured() {
+    let settings = Settings {
+        eta: 0.0,
+        lambda: 0.0,
+        lower_final: false,
+        churn: ChurnSettings { amount: 0.0, ..ChurnSettings::CIFAR10_VP },
+        adaptive: Adaptive::new(1e-9, 1e-9),
+        chart: None,
+    };
+    let cases = cases();
+    let vp: Vec<Case> = cases.into_iter().filter(|case| case.name == "vp").collect();
+    let mut measured = 0;
+    for entry in catalog::all().filter(|e| e.order > 0 && !e.draws_noise(&settings)) {
+        let Make::Table(make) = entry.make else { continue };
+        // A rule with a start of its own is measured with it.
+        let lead = if entry.nfe.contains("start") { 0 } else { LEAD };
+        assert_orders(&vp, &[(make(&settings), f64::from(entry.order))], lead, 320);
+        measured += 1;
+    }
+    assert!(measured >= 40, "{measured} samplers of the catalog were measured");
+}
+
+#[test]
+fn the_processes_of_the_catalog_are_those_accepted() {
+    let settings = Settings {
+        eta: 0.0,
+        lambda: 0.0,
+        lower_final: false,
+        churn: ChurnSettings::CIFAR10_VP,
+        adaptive: Adaptive::new(1e-9, 1e-9),
+        chart: None,
+    };
+    let grid = |from: f64, to: f64| TimeGrid::uniform(from, to, 6).expect("a grid");
+    let (rotating, straight, vp) = (Rotating { omega: 1.3 }, process("linear"), process("vp"));
+    let mut wrong = Vec::new();
+    for entry in catalog::all() {
+        let Make::Table(make) = entry.make else { continue };
+        let rule = make(&settings);
+        let exists = |sde: &dyn LinearSde, grid: &TimeGrid| rule.table(sde, grid).is_ok();
+        let (name, accepts) = (entry.name, entry.accepts);
+        assert!(exists(vp.as_ref(), &grid(1.0, 1e-3)), "{name} on VP");
+        let scalar = matches!(accepts, Accepts::Scalar | Accepts::ScalarNoise | Accepts::ScalarData);
+        let mut agree = |found: bool, stated: bool, what: &str| {
+            if found != stated {
+                wrong.push(format!("{name}: {what} {found}, not {stated}"));
+            }
+        };
+        agree(exists(&rotating, &grid(1.0, 0.2)), !scalar, "groups");
+        // No signal at T = 1 of the straight path.
+        let without_signal = matches!(accepts, Accepts::Velocity | Accepts::LinearData | Accepts::ScalarData);
+        agree(exists(straight.as_ref(), &grid(1.0, 0.1)), without_signal, "without signal");
+        // No noise at t = 0 of VP.
+        let needs_noise = matches!(accepts, Accepts::LinearNoise | Accepts::ScalarNoise);
+        agree(exists(vp.as_ref(), &grid(1.0, 0.0)), !needs_noise, "without noise");
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

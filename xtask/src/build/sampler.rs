@@ -1,7 +1,7 @@
 //! Samplers and grids by name, with their settings.
 
 use sde_core::{LinearSde, TimeGrid};
-use sde_solvers::catalog::{self, Entry, Make, Settings};
+use sde_solvers::catalog::{self, ChurnSettings, Entry, Make, Settings};
 use sde_solvers::{Adaptive, Chart};
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,10 @@ pub struct SamplerConfig {
     pub eta: f64,
     /// Stochasticity of stochastic-ddim and em, 0 or more.
     pub lambda: f64,
+    /// Whether multistep rules in log ρ and UniPC lower their order on the last steps; not if absent.
+    pub lower_final: Option<bool>,
+    /// The noise of edm-churn; if absent, what was published for a VP network on CIFAR-10.
+    pub churn: Option<ChurnConfig>,
     /// Relative tolerance of rk45.
     pub rtol: f64,
     /// Absolute tolerance of rk45.
@@ -41,6 +45,20 @@ pub struct SamplerConfig {
     pub chart: String,
     /// Whether to end with the expected data given the last state (one more call).
     pub denoise: bool,
+}
+
+/// The noise of EDM's stochastic sampler, in the names of its paper.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChurnConfig {
+    /// S_churn.
+    pub amount: f64,
+    /// S_min.
+    pub lowest: f64,
+    /// S_max.
+    pub highest: f64,
+    /// S_noise.
+    pub noise: f64,
 }
 
 impl SamplerConfig {
@@ -63,7 +81,14 @@ impl SamplerConfig {
     /// The numbers it is built from.
     pub fn settings(&self) -> Result<Settings, Failure> {
         let (eta, lambda) = (self.eta, self.lambda);
-        Ok(Settings { eta, lambda, adaptive: self.adaptive(), chart: self.chart()? })
+        let lower_final = self.lower_final.unwrap_or(false);
+        let churn = self.churn.map_or(ChurnSettings::CIFAR10_VP, |c| ChurnSettings {
+            amount: c.amount,
+            lowest: c.lowest,
+            highest: c.highest,
+            noise: c.noise,
+        });
+        Ok(Settings { eta, lambda, lower_final, churn, adaptive: self.adaptive(), chart: self.chart()? })
     }
 
     /// The adaptive solver these settings describe.

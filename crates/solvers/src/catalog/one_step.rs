@@ -1,7 +1,7 @@
 //! Rules that look at one prediction a step.
 
 use super::{Accepts, Entry, Make, Stochastic};
-use crate::table::{Ddim, Ddpm, Ei, Euler, EulerMaruyama, Form, StochasticDdim, Variance};
+use crate::table::{Ddim, Ddpm, Ei, Euler, EulerMaruyama, Form, Renoise, StochasticDdim, Variance};
 
 pub(super) const ENTRIES: &[Entry] = &[
     Entry {
@@ -58,6 +58,17 @@ pub(super) const ENTRIES: &[Entry] = &[
         reference: "Zhang, Tao, Chen 2022, arXiv 2206.05564, Theorem 1",
         advice: "choosing the amount of noise",
         make: Make::Table(|s| Box::new(StochasticDdim { lambda: s.lambda })),
+    },
+    Entry {
+        name: "renoise",
+        what: "x₀ with all noise fresh",
+        order: 0,
+        nfe: "1",
+        stochastic: Stochastic::Yes,
+        accepts: Accepts::LinearData,
+        reference: "Song, Meng, Ermon 2020, arXiv 2010.02502, Eq. (7)",
+        advice: "consistency models; it loses variance with any other",
+        make: Make::Table(|_| Box::new(Renoise)),
     },
     Entry {
         name: "ei-score",

@@ -34,7 +34,7 @@ const OF_NETWORK: f64 = 1e-5;
 
 /// The samplers drawn in the picture, the others would crowd it.
 const DRAWN: [&str; 9] =
-    ["ddim", "tab1", "tab3", "rab3", "dpmpp-2m", "unipc2", "rho-heun", "rho-rk4", "euler"];
+    ["ddim", "tab1", "tab3", "rho-ab3", "dpm++-2m", "unipc2", "rho-heun2", "rho-rk4", "euler"];
 
 /// Runs the suite.
 pub fn run(args: &BenchSampler, output: Output) -> Result<()> {
