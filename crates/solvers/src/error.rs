@@ -32,6 +32,14 @@ pub enum Error {
         /// The way out.
         hint: &'static str,
     },
+    /// A sampler that looks back was asked to jump.
+    #[error("{sampler} uses predictions of earlier steps: {hint}")]
+    History {
+        /// The sampler.
+        sampler: &'static str,
+        /// The way out.
+        hint: &'static str,
+    },
     /// The state became infinite or NaN.
     #[error(
         "the state is not finite after step {step}, at t = {t}; the field or the noise given to the sampler is at fault"

@@ -25,9 +25,11 @@
 pub mod adaptive;
 pub mod catalog;
 pub mod divergence;
+pub mod edit;
 mod error;
 pub mod flow;
 pub mod guidance;
+pub mod inverse;
 mod prior;
 mod sampler;
 pub mod table;

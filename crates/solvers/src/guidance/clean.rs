@@ -3,7 +3,8 @@
 //! `ε̃ = ε − γ Rᵀ (∂x̂₀/∂u)ᵀ ∇ log p(y | x̂₀)`, `x̂₀(u) = E[x₀ | u]`.
 //!
 //! One evaluation of the field and one vector–Jacobian product ([`Field::pull_back`]). It takes `p(y | u) ≈ p(y | x̂₀(u))`, which is exact where the
-//! log-likelihood is linear; a likelihood that widens with the time makes up for the spread of x₀ about x̂₀.
+//! log-likelihood is linear; a likelihood that widens with the time makes up for the spread of x₀ about x̂₀
+//! ([`Reconstruction`](crate::inverse::Reconstruction)).
 //!
 //! Reference: Chung et al. 2022, arXiv 2209.14687, section 3; Bansal et al. 2023, arXiv 2302.07121, section 3.
 
