@@ -23,6 +23,7 @@
 //! ```
 
 pub mod adaptive;
+pub mod calibration;
 pub mod catalog;
 pub mod divergence;
 pub mod edit;
@@ -42,9 +43,9 @@ pub use flow::{AdaptiveFlow, Chart, ProbabilityFlow};
 pub use prior::prior_sample;
 pub use sampler::{Path, Sampler, Solution};
 pub use table::{
-    Axis, Churn, Ddim, Ddpm, Dpm2, DpmSolver, Ei, Euler, EulerMaruyama, Form, LogAb, Multistep, Pndm,
-    Renoise, RhoAb, RungeKutta, SdeDpmSolver, Slope, Start, StochasticDdim, Tab, Table, UniPc, Update,
-    Variance, denoise,
+    AnalyticDiagonal, AnalyticDpm, Axis, Churn, Clipping, Ddim, Ddpm, Dpm2, DpmSolver, Ei, Euler,
+    EulerMaruyama, Form, LogAb, Multistep, Pndm, Renoise, ResidualVariance, RhoAb, RungeKutta, SdeDpmSolver,
+    Slope, Start, StochasticDdim, Tab, Table, UniPc, Update, Variance, denoise,
 };
 pub use tableau::Tableau;
 

@@ -4,6 +4,8 @@
 //! first, and z ~ N(0, I). A table is built on the host, in f64, from a process and a grid; it can be printed, compared, and tested exactly by
 //! propagating mean and covariance through it, without a network and without Monte Carlo.
 
+mod analytic_diagonal;
+mod analytic_dpm;
 mod churn;
 mod ddim;
 mod ddpm;
@@ -29,6 +31,8 @@ use candle_core::Tensor;
 use sde_core::noise::NormalSource;
 use sde_core::{Converted, Field, LinearSde, Op, Prediction, TimeGrid, combine};
 
+pub use analytic_diagonal::AnalyticDiagonal;
+pub use analytic_dpm::{AnalyticDpm, Clipping, ResidualVariance};
 pub use churn::Churn;
 pub use ddim::{Ddim, Form};
 pub use ddpm::{Ddpm, Variance};

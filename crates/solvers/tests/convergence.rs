@@ -8,7 +8,7 @@ use sde_core::noise::{BatchNoise, Noise};
 use sde_core::oracle::Mixture;
 use sde_core::process::Vp;
 use sde_core::{Field, LinearSde, Op, OracleField, TimeGrid};
-use sde_solvers::{Ddim, Ei, Euler, Form, Multistep, Tab};
+use sde_solvers::{Axis, Ddim, Ei, Euler, Form, Multistep, RhoAb, RungeKutta, Tab, Tableau};
 use support::{largest_gap, process, rotating::Rotating, tensor};
 
 /// One run of tAB from `from` to `to` on a uniform grid whose polynomial starts with its full history: ε at the times before `from`, from the
@@ -117,6 +117,21 @@ fn errors_of_the_published_setting() {
             let error = table_error(rule, &data, &grid, 1.3);
             assert!((error / expected - 1.0).abs() < 6e-3, "{} {steps}: {error:e}", rule.name());
         }
+    }
+    // The rules in ρ are printed at 320 steps only.
+    let rho = |tableau| RungeKutta { tableau, axis: Axis::Rho, last_euler: false };
+    let rules: [(&dyn Multistep, f64); 6] = [
+        (&RhoAb { degree: 1 }, 6.79e-5),
+        (&RhoAb { degree: 2 }, 2.72e-6),
+        (&RhoAb { degree: 3 }, 2.15e-7),
+        (&rho(Tableau::HEUN2), 2.77e-5),
+        (&rho(Tableau::KUTTA3), 4.42e-8),
+        (&rho(Tableau::RK4), 9.44e-10),
+    ];
+    for (rule, expected) in rules {
+        let grid = TimeGrid::power(1.0, 1e-3, 320, 2.0).expect("a grid");
+        let error = table_error(rule, &data, &grid, 1.3);
+        assert!((error / expected - 1.0).abs() < 6e-3, "{}: {error:e}", rule.name());
     }
 }
 

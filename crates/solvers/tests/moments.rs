@@ -5,66 +5,13 @@ mod support;
 use nalgebra::{DMatrix, DVector};
 use sde_core::oracle::Mixture;
 use sde_core::process::Discrete;
-use sde_core::{LinearSde, Op, Prediction, TimeGrid};
-use sde_solvers::{Ddim, Ddpm, EulerMaruyama, Form, Multistep, StochasticDdim, Table, Variance};
+use sde_core::{LinearSde, TimeGrid};
+use sde_solvers::{
+    Axis, Churn, Ddim, Ddpm, Dpm2, EulerMaruyama, Form, Multistep, Renoise, RungeKutta, SdeDpmSolver, Slope,
+    StochasticDdim, Tableau, Variance,
+};
+use support::moments::{error, exact, propagate};
 use support::{process, rotating::Rotating};
-
-fn dense(op: &Op, dim: usize) -> DMatrix<f64> {
-    let columns: Vec<DVector<f64>> = (0..dim)
-        .map(|j| {
-            let unit: Vec<f64> = (0..dim).map(|i| f64::from(u8::from(i == j))).collect();
-            DVector::from_vec(op.apply_host(&unit).expect("a state"))
-        })
-        .collect();
-    DMatrix::from_columns(&columns)
-}
-
-/// The exact prediction as the affine map `bias + slope u`, read off the oracle.
-fn affine(data: &Mixture, sde: &dyn LinearSde, of: Prediction, t: f64) -> (DVector<f64>, DMatrix<f64>) {
-    let marginal = data.marginal(sde, t).expect("a density");
-    let value = |u: &[f64]| {
-        let exact = marginal.at(u).expect("a state");
-        DVector::from_vec(if of == Prediction::Score { exact.score } else { exact.noise })
-    };
-    let dim = data.dim();
-    let bias = value(&vec![0.0; dim]);
-    let columns: Vec<DVector<f64>> = (0..dim)
-        .map(|j| value(&(0..dim).map(|i| f64::from(u8::from(i == j))).collect::<Vec<_>>()) - &bias)
-        .collect();
-    (bias, DMatrix::from_columns(&columns))
-}
-
-struct Moments {
-    mean: DVector<f64>,
-    covariance: DMatrix<f64>,
-}
-
-/// The exact moments of the noised state.
-fn exact(data: (&DVector<f64>, &DMatrix<f64>), sde: &dyn LinearSde, t: f64) -> Moments {
-    let dim = data.0.len();
-    let (s, sigma) = (dense(&sde.signal(t), dim), dense(&sde.covariance(t), dim));
-    Moments { mean: &s * data.0, covariance: &s * data.1 * s.transpose() + sigma }
-}
-
-/// Moments after a table of one-step updates, started from `start`.
-fn propagate(table: &Table, data: &Mixture, sde: &dyn LinearSde, start: Moments) -> Moments {
-    let dim = data.dim();
-    table.updates.iter().fold(start, |m, update| {
-        assert_eq!(update.terms.len(), 1, "one-step tables only");
-        let (bias, slope) = affine(data, sde, table.of, update.from);
-        let term = dense(&update.terms[0], dim);
-        let map = dense(&update.carry, dim) + &term * slope;
-        let inject = update.inject.as_ref().map_or(DMatrix::zeros(dim, dim), |n| dense(n, dim));
-        Moments {
-            mean: &map * &m.mean + term * bias,
-            covariance: &map * m.covariance * map.transpose() + &inject * inject.transpose(),
-        }
-    })
-}
-
-fn error(a: &Moments, b: &Moments) -> f64 {
-    (&a.mean - &b.mean).amax().max((&a.covariance - &b.covariance).amax())
-}
 
 #[test]
 fn ddpm_and_ddim_on_sub_sequences_give_the_tabulated_variances() {
@@ -155,4 +102,80 @@ fn ancestral_sampling_and_euler_maruyama_hold_for_a_process_with_groups() {
         let order = (run(200) / run(400)).log2();
         assert!((order - 1.0).abs() < 0.15, "{}: order {order:.3}", rule.name());
     }
+}
+
+/// The order of mean and covariance of a rule on some processes.
+fn orders(rule: &dyn Multistep) -> Vec<(&'static str, f64, f64)> {
+    let law = (DVector::from_vec(vec![0.6, -0.3]), DMatrix::from_row_slice(2, 2, &[0.25, 0.1, 0.1, 0.4]));
+    let data =
+        Mixture::new(&[1.0], &[law.0.as_slice().to_vec()], std::slice::from_ref(&law.1)).expect("a Gaussian");
+    let order = |(name, from, to): (&'static str, f64, f64)| {
+        let sde = process(name);
+        let run = |n: usize| {
+            let grid = TimeGrid::log_rho(sde.as_ref(), from, to, n).expect("a grid");
+            let table = rule.table(sde.as_ref(), &grid).expect("a table");
+            let start = exact((&law.0, &law.1), sde.as_ref(), from);
+            let end = propagate(&table, &data, sde.as_ref(), start);
+            error(&end, &exact((&law.0, &law.1), sde.as_ref(), to))
+        };
+        let (coarse, fine) = (run(200), run(400));
+        (name, (coarse / fine).log2(), fine)
+    };
+    [("vp", 0.9, 0.05), ("ve", 0.8, 0.4), ("subvp", 0.9, 0.1), ("edm", 2.0, 0.2), ("cosine", 0.8, 0.05)]
+        .map(order)
+        .to_vec()
+}
+
+#[test]
+fn stochastic_rules_that_see_several_predictions_are_of_second_order() {
+    let heun = RungeKutta { tableau: Tableau::HEUN2, axis: Axis::Rho, last_euler: false };
+    let churn = Churn { solver: heun, churn: 30.0, lowest: 0.0, highest: 1e9, noise: 1.0 };
+    let sde = |lambda, slope| SdeDpmSolver { lambda, slope, lower_final: false };
+    let rules: [&dyn Multistep; 6] = [
+        &churn,
+        &sde(1.0, Slope::Midpoint),
+        &sde(1.0, Slope::Heun),
+        &sde(0.5, Slope::Midpoint),
+        &Dpm2 { eta: 1.0 },
+        &Dpm2 { eta: 0.5 },
+    ];
+    for rule in rules {
+        for (name, order, fine) in orders(rule) {
+            assert!((order - 2.0).abs() < 0.15, "{name} {}: order {order:.3}, {fine:e}", rule.name());
+        }
+    }
+}
+
+#[test]
+fn noising_again_loses_the_tabulated_variance() {
+    // With the schedule and data of the table above; values of the specification.
+    let betas: Vec<f64> = (1..=1000).map(|t| 0.02 * f64::from(t) / 1000.0).collect();
+    let sde = Discrete::new(&betas).expect("betas");
+    let data = Mixture::diagonal(vec![0.6], vec![0.25]).expect("a Gaussian");
+    let law = (DVector::from_vec(vec![0.6]), DMatrix::from_element(1, 1, 0.25));
+    for (steps, expected) in [(10, 0.079), (100, 0.114), (1000, 0.1225)] {
+        let grid = TimeGrid::discrete(1000, steps).expect("a grid");
+        let start = exact((&law.0, &law.1), &sde, grid.start());
+        let end = propagate(&Renoise.table(&sde, &grid).expect("a table"), &data, &sde, start);
+        assert!((end.covariance[(0, 0)] - expected).abs() < 6e-4, "{steps}: {}", end.covariance[(0, 0)]);
+    }
+}
+
+#[test]
+fn the_learned_range_of_variances_lies_between_its_ends() {
+    let sde = process("vp");
+    let grid = TimeGrid::uniform(0.9, 0.05, 6).expect("a grid");
+    let injected = |variance: Variance| -> Vec<f64> {
+        let table = Ddpm { variance }.table(sde.as_ref(), &grid).expect("a table");
+        table.updates.iter().map(|u| u.inject.as_ref().map_or(0.0, support::scalar)).collect()
+    };
+    let (small, large, between) =
+        (injected(Variance::Small), injected(Variance::Large), injected(Variance::Between(0.3)));
+    for i in 0..5 {
+        assert!((between[i] / (large[i].powf(0.3) * small[i].powf(0.7)) - 1.0).abs() < 1e-12);
+    }
+    assert_eq!((injected(Variance::Between(1.0)), between[5]), (large, 0.0));
+    assert!(Ddpm { variance: Variance::Between(1.1) }.table(sde.as_ref(), &grid).is_err());
+    let refused = Ddpm { variance: Variance::Between(0.5) }.table(&Rotating { omega: 1.0 }, &grid);
+    assert!(matches!(refused, Err(sde_solvers::Error::NotScalar { .. })));
 }

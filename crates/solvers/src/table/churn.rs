@@ -3,6 +3,8 @@
 //!
 //! γ = min(S_churn/N, √2 − 1) where S_min ≤ ρ ≤ S_max, and 0 elsewhere. The noise is a row of its own, which evaluates nothing.
 //!
+//! With S_noise = 1 mean and covariance converge with the order of the solver: what is added is what the process would have added.
+//!
 //! Reference: Karras et al. 2022, arXiv 2206.00364, Algorithm 2.
 //! Differs: for any scalar process, not σ(t) = t alone; the first step may reach beyond the span of the process.
 

@@ -4,7 +4,9 @@
 //! the second is `u' = Ψ(t',m) u_m + D(t',t) ε_m − Ψ(t',m) D(m,t) ε_t`. The ancestral form steps to the smaller noise `√(σ'² − s²)`, s that of DDIM's η, and
 //! adds `s z`. A step that ends without noise is Euler's.
 //!
-//! Reference: Lu et al. 2022, arXiv 2206.00927, Algorithm 1 (DPM-Solver-2); Karras et al. 2022, arXiv 2206.00364, appendix D.
+//! Order 2, with η > 0 of mean and covariance.
+//!
+//! Reference: Lu et al. 2022, arXiv 2206.00927, Algorithm 1 (DPM-Solver-2); the ancestral form is that of k-diffusion.
 //! Differs: deterministic, it exists for any linear process.
 
 use sde_core::{LinearSde, Prediction, TimeGrid};

@@ -9,7 +9,7 @@
 //! ρ: for a scalar process the integrand is then a polynomial, too. Degree 0 is DDIM, exactly.
 //!
 //! Reference: Zhang, Chen 2022, arXiv 2204.13902, Eq. (15), Proposition 3; Zhang, Tao, Chen 2022, arXiv 2206.05564, Eq. (19); Lu et al. 2022,
-//! arXiv 2211.01095, Eq. (8), for x₀.
+//! arXiv 2211.01095, Proposition 4.1, for x₀.
 
 use sde_core::quadrature::{GaussLegendre, lagrange, lagrange_rate};
 use sde_core::{LinearSde, Op, Prediction, TimeGrid};

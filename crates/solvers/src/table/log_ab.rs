@@ -4,7 +4,7 @@
 //! On ε it is the log-ρ variant of DEIS; on x₀ the multistep DPM-Solver++ with its coefficients exact: its second order is what
 //! implementations call the heun variant, and its third has the weight of the second difference that the published one halves.
 //!
-//! Reference: Zhang, Chen 2022, arXiv 2204.13902, section 4 (the log-ρ variant); Lu et al. 2022, arXiv 2211.01095, Eq. (8) and Algorithm 2.
+//! Reference: Zhang, Chen 2022, arXiv 2204.13902, section 4 (the log-ρ variant); Lu et al. 2022, arXiv 2211.01095, Proposition 4.1 and Algorithm 2.
 
 use sde_core::{LinearSde, TimeGrid};
 

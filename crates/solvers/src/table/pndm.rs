@@ -9,7 +9,7 @@
 //! The weights fit steps equal in t. The order measured is 2 for every order but 1: the transfer is DDIM's, which carries a constant ε only, and the
 //! weights average in t what the transfer integrates in ρ. Where ρ is linear in t (EDM) the order is that of the weights.
 //!
-//! Reference: Liu, Ren, Lin, Zhao 2022, arXiv 2202.09778, Eq. (11)–(13), Algorithms 1 and 2; Zhang, Chen 2022, arXiv 2204.13902, section 4 (iPNDM).
+//! Reference: Liu, Ren, Lin, Zhao 2022, arXiv 2202.09778, Eq. (9)–(13); Zhang, Chen 2022, arXiv 2204.13902, section 4 (iPNDM).
 
 use sde_core::{LinearSde, Op, Prediction, TimeGrid};
 

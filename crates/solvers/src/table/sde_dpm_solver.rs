@@ -4,8 +4,10 @@
 //! `x' = (σ'/σ) e^{−λ²h} x + α' (1 − e^{−z}) D₀ + α' w D₁ + σ' √(1 − e^{−2λ²h}) z`, `D₁ = (x₀ − x₀ at the time before)·h/h_before`; w is `½ (1 − e^{−z})` in
 //! the midpoint variant, and exact, `1 − (1 − e^{−z})/z`, in the heun variant. With D₁ = 0 it is stochastic DDIM.
 //!
-//! Reference: Lu et al. 2022, arXiv 2211.01095, section 5, for λ = 1; Gonzalez et al. 2023, arXiv 2305.14267, for the λ-family.
-//! Differs: implementations' η is λ² here.
+//! Order 2, of mean and covariance.
+//!
+//! Reference: Lu et al. 2022, arXiv 2211.01095, SDE-DPM-Solver++(2M), for λ = 1; Zhang, Tao, Chen 2022, arXiv 2206.05564, Theorem 1, for one prediction and any λ.
+//! Differs: what implementations call η is λ² here.
 
 use sde_core::{LinearSde, Op, Prediction, TimeGrid};
 

@@ -4,6 +4,8 @@
 #[path = "../../../sde-core/tests/support/rotating.rs"]
 pub mod rotating;
 
+pub mod moments;
+
 use std::collections::{HashMap, VecDeque};
 
 use candle_core::{Device, Tensor};
