@@ -149,6 +149,13 @@ fn clipping_keeps_the_variance_in_its_bounds() {
     let missing = AnalyticDpm { eta: 1.0, residual, clipping: Clipping::NONE }.table(&sde, &grid);
     let Err(Error::Core(found)) = missing else { panic!("a table without its variances") };
     assert!(found.to_string().contains("calibrate at the times of the grid"), "{found}");
+    // A value that is not a number must not pass for the cap.
+    for kappa in [vec![f64::NAN; 6], vec![0.5; 5]] {
+        let residual = ResidualVariance { times: grid.times().to_vec(), kappa };
+        let rule = AnalyticDpm { eta: 1.0, residual, clipping: Clipping::pixels(1.0) };
+        let refused = rule.table(&sde, &grid);
+        assert!(matches!(refused, Err(Error::Core(sde_core::Error::Range { .. }))), "{refused:?}");
+    }
 }
 
 #[test]

@@ -53,12 +53,9 @@ impl AnalyticDiagonal {
     /// The table, and the deviations of the noise of each step that draws any.
     fn table(&self, sde: &dyn LinearSde, grid: &TimeGrid) -> Result<(Table, Vec<Option<Tensor>>)> {
         in_range("eta", self.eta, 0.0, 1.0)?;
-        in_range(
-            "vectors of residual variances",
-            self.kappa.len() as f64,
-            self.times.len() as f64,
-            f64::MAX,
-        )?;
+        let known = self.times.len() as f64;
+        in_range("residual variances, one for each of their times,", self.kappa.len() as f64, known, known)?;
+        self.clipping.check()?;
         sde_core::grid::require_signal(sde, grid.start(), "analytic-dpm")?;
         let (times, steps) = (grid.times(), grid.steps());
         let (mut updates, mut deviations) = (Vec::new(), Vec::new());
@@ -67,12 +64,12 @@ impl AnalyticDiagonal {
             let kappa = &self.kappa[place(&self.times, times[i])?];
             let (update, spread, square) = step(Self::NAME, (self.eta, sde), times[i], times[i + 1])?;
             let largest = self.clipping.largest(i, steps);
-            let deviation = |kappa: &f64| {
-                let kappa = self.clipping.kappa(*kappa, alpha, sigma);
-                (spread + square * kappa).sqrt().min(largest)
+            let deviation = |kappa: &f64| -> Result<f64> {
+                let kappa = self.clipping.kappa(*kappa, alpha, sigma)?;
+                Ok((spread + square * kappa).sqrt().min(largest))
             };
             let host = kappa.flatten_all()?.to_dtype(candle_core::DType::F64)?.to_vec1::<f64>()?;
-            let host: Vec<f64> = host.iter().map(deviation).collect();
+            let host = host.iter().map(deviation).collect::<Result<Vec<f64>>>()?;
             let noisy = host.iter().any(|v| *v > 0.0);
             let tensor = Tensor::from_vec(host, kappa.dims(), &Device::Cpu)?.unsqueeze(0)?;
             deviations.push(noisy.then_some(tensor));

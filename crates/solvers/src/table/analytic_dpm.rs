@@ -45,10 +45,17 @@ impl Clipping {
         Self { half_range: Some(1.0), last_noise: false, cap: Some((1, deviation)) }
     }
 
-    /// κ within its bounds.
-    pub(super) fn kappa(&self, kappa: f64, alpha: f64, sigma: f64) -> f64 {
+    /// κ within its bounds; an estimate may lie outside, but not nowhere.
+    pub(super) fn kappa(&self, kappa: f64, alpha: f64, sigma: f64) -> Result<f64> {
         let bound = self.half_range.map_or(1.0, |b| (b * alpha / sigma).powi(2).min(1.0));
-        kappa.clamp(0.0, bound)
+        Ok(in_range("residual variance", kappa, f64::MIN, f64::MAX)?.clamp(0.0, bound))
+    }
+
+    /// Refuses bounds that are not numbers.
+    pub(super) fn check(&self) -> Result<()> {
+        in_range("half the range of the data", self.half_range.unwrap_or(1.0), 0.0, f64::MAX)?;
+        in_range("cap of the injected deviation", self.cap.map_or(0.0, |cap| cap.1), 0.0, f64::MAX)?;
+        Ok(())
     }
 
     /// The largest deviation at step `i` of `n`, 0 if it draws none.
@@ -112,12 +119,20 @@ impl Multistep for AnalyticDpm {
 
     fn table(&self, sde: &dyn LinearSde, grid: &TimeGrid) -> Result<Table> {
         in_range("eta", self.eta, 0.0, 1.0)?;
+        let known = self.residual.times.len() as f64;
+        in_range(
+            "residual variances, one for each of their times,",
+            self.residual.kappa.len() as f64,
+            known,
+            known,
+        )?;
+        self.clipping.check()?;
         sde_core::grid::require_signal(sde, grid.start(), "analytic-dpm")?;
         let (name, times, steps) = (self.name(), grid.times(), grid.steps());
         let update = |i: usize| {
             let (alpha, sigma) = alpha_sigma(name, sde, times[i])?;
-            let known = self.residual.kappa.get(place(&self.residual.times, times[i])?).copied();
-            let kappa = self.clipping.kappa(known.unwrap_or(f64::NAN), alpha, sigma);
+            let known = self.residual.kappa[place(&self.residual.times, times[i])?];
+            let kappa = self.clipping.kappa(known, alpha, sigma)?;
             let (update, spread, square) = step(name, (self.eta, sde), times[i], times[i + 1])?;
             let deviation = (spread + square * kappa).sqrt().min(self.clipping.largest(i, steps));
             checked(name, update.with_noise(Op::Scalar(deviation)).of_step(i))
