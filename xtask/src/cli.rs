@@ -1,6 +1,7 @@
 //! The command line.
 
 mod bench;
+mod sample;
 
 use std::path::PathBuf;
 
@@ -8,6 +9,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 pub use bench::{Bench, BenchSample, BenchSampler, BenchStep, BenchTrain, Measuring, Mlp, Ops, Suite, Unet};
+pub use sample::{Edit, Guide, Sample, Samplers};
 
 /// Train, sample and evaluate score-based diffusion models.
 #[derive(Debug, Parser)]
@@ -46,7 +48,7 @@ pub enum Command {
     /// Train a preset, or go on with a run
     Train(Train),
     /// Draw samples from a run, or from a known density
-    Sample(Sample),
+    Sample(Box<Sample>),
     /// List the samplers: order, network calls, noise, and which to take when
     Samplers(Samplers),
     /// Measure the likelihood of data under a run, or of points under a known density
@@ -123,96 +125,6 @@ pub struct Oracle {
     /// Explicit times, decreasing, .npy; a likelihood takes the first and the last
     #[arg(long, value_name = "FILE")]
     pub times: Option<PathBuf>,
-}
-
-/// What samples are drawn towards.
-#[derive(Debug, Args)]
-pub struct Guide {
-    /// Of a class-conditional run: a class, or `all` for every class in turn [default: all]
-    #[arg(long, value_name = "K", conflicts_with = "oracle")]
-    pub class: Option<String>,
-    /// Weight of classifier-free guidance: 0 the network as it is, -1 without classes
-    #[arg(long, value_name = "W", allow_negative_numbers = true, conflicts_with = "oracle")]
-    pub guidance: Option<f64>,
-    /// Guide only at times from A to B
-    #[arg(long, value_name = "A-B", requires = "guidance")]
-    pub guidance_interval: Option<String>,
-    /// Keep the expected data in the range of the data
-    #[arg(long, conflicts_with = "threshold")]
-    pub clip: bool,
-    /// The same by each sample's own quantile Q (dynamic thresholding), such as 0.995
-    #[arg(long, value_name = "Q")]
-    pub threshold: Option<f64>,
-}
-
-#[derive(Debug, Args)]
-pub struct Sample {
-    /// The run's directory [default: the newest under checkpoints/]
-    pub run: Option<PathBuf>,
-    /// The sampler, such as tab3, ddim or rk45; `samplers` lists all [default: the preset's]
-    #[arg(long, value_name = "NAME")]
-    pub sampler: Option<String>,
-    /// The degree of a family of samplers: `--sampler tab --degree 2` is tab2
-    #[arg(long, value_name = "R", requires = "sampler")]
-    pub degree: Option<usize>,
-    /// Stochasticity of ddim and its kin, 0 to 1 [default: the preset's]
-    #[arg(long, value_name = "ETA")]
-    pub eta: Option<f64>,
-    /// Stochasticity of the λ-family, 0 or more [default: the preset's]
-    #[arg(long, value_name = "LAMBDA")]
-    pub lambda: Option<f64>,
-    /// Steps of the sampler, each one network call [default: the preset's]
-    #[arg(long, value_name = "N", value_parser = positive::<usize>)]
-    pub steps: Option<usize>,
-    /// The time grid: auto, uniform, power, quadratic, cubic, karras, log-rho, discrete [default: the preset's]
-    #[arg(long, value_name = "NAME")]
-    pub grid: Option<String>,
-    #[command(flatten)]
-    pub guide: Guide,
-    /// How many samples: those numbered 0 to N-1 [default: 64]
-    #[arg(long, conflicts_with = "seeds", value_parser = positive::<u32>)]
-    pub n: Option<u32>,
-    /// Which samples: number k is the same in any range, at any batch size
-    #[arg(long, value_name = "A-B")]
-    pub seeds: Option<String>,
-    /// Seed of the whole family of samples
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
-    /// Samples drawn together; changes nothing but memory
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = positive::<usize>)]
-    pub batch: usize,
-    #[command(flatten)]
-    pub density: Oracle,
-    /// The initial states x_T, .npy [B, D]; their number is that of the samples
-    #[arg(long, value_name = "FILE")]
-    pub init: Option<PathBuf>,
-    /// The noise of a stochastic sampler, .npy [steps, B, D]
-    #[arg(long, value_name = "FILE", requires = "init")]
-    pub noise: Option<PathBuf>,
-    /// Where samples go: a .npy file, or (of a run) a directory for picture and array
-    #[arg(long, value_name = "PATH")]
-    pub out: Option<PathBuf>,
-    /// End with the expected data given the last state, one more call (presets do)
-    #[arg(long, conflicts_with = "no_denoise")]
-    pub denoise: bool,
-    /// End with the last state itself (known densities do)
-    #[arg(long)]
-    pub no_denoise: bool,
-    /// Which weights: raw, or the name of an average [default: the first average]
-    #[arg(long, value_name = "NAME")]
-    pub weights: Option<String>,
-    /// Change a setting, such as sampler.rtol=1e-8; may be given many times
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub sets: Vec<String>,
-    #[command(flatten)]
-    pub device: DeviceArg,
-}
-
-#[derive(Debug, Args)]
-pub struct Samplers {
-    /// Print the rows of the table in docs/solvers.md
-    #[arg(long)]
-    pub markdown: bool,
 }
 
 #[derive(Debug, Args)]

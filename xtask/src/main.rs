@@ -13,6 +13,7 @@ mod exit;
 mod files;
 mod oracle;
 mod output;
+mod pictures;
 mod plot;
 mod provenance;
 mod run;

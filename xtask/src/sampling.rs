@@ -3,11 +3,15 @@
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use sde_core::noise::{BatchNoise, Noise, NormalSource};
-use sde_core::{Field, LinearSde, TimeGrid};
-use sde_solvers::{Path, Solution, denoise, prior_sample};
+use sde_core::{Field, LinearSde, TimeGrid, rows_of};
+use sde_solvers::catalog::Make;
+use sde_solvers::edit::{grid_from, noised};
+use sde_solvers::inverse::{Measurement, Replacement, Resampled};
+use sde_solvers::{Path, Sampler, Solution, denoise, prior_sample};
 use serde_json::{Value, json};
 
 use crate::build::SamplerConfig;
+use crate::exit::Failure;
 
 /// Samples, and what they cost.
 pub struct Drawn {
@@ -29,6 +33,26 @@ impl Drawn {
     }
 }
 
+/// What samples start from.
+pub enum Start {
+    /// The prior.
+    Prior,
+    /// One image `[1, …]`, noised to a time.
+    Noised(Tensor, f64),
+    /// Given states, one a sample.
+    States(Tensor),
+}
+
+/// A known part of every sample.
+pub struct Known {
+    /// What is known.
+    pub measurement: Box<dyn Measurement>,
+    /// Its value, `[1, …]`.
+    pub y: Tensor,
+    /// How often a step is run if the known part is put into its place after every step; 0 leaves that to guidance.
+    pub replacements: usize,
+}
+
 /// A sampler on a process.
 pub struct Recipe<'a> {
     /// The process.
@@ -37,11 +61,27 @@ pub struct Recipe<'a> {
     pub config: &'a SamplerConfig,
     /// Explicit times instead of the configured grid.
     pub times: Option<&'a TimeGrid>,
+    /// Where it starts.
+    pub start: Start,
+    /// What samples have to agree with.
+    pub known: Option<&'a Known>,
 }
 
-impl Recipe<'_> {
+impl<'a> Recipe<'a> {
+    /// A sampler from the prior.
+    pub fn new(sde: &'a dyn LinearSde, config: &'a SamplerConfig, times: Option<&'a TimeGrid>) -> Self {
+        Self { sde, config, times, start: Start::Prior, known: None }
+    }
+
     /// The times of a fixed grid; of an adaptive solve, its two ends.
     pub fn grid(&self) -> Result<TimeGrid> {
+        match self.start {
+            Start::Noised(_, t) => Ok(grid_from(&self.whole_grid()?, t)?),
+            Start::Prior | Start::States(_) => self.whole_grid(),
+        }
+    }
+
+    fn whole_grid(&self) -> Result<TimeGrid> {
         if let Some(times) = self.times {
             return Ok(times.clone());
         }
@@ -52,16 +92,48 @@ impl Recipe<'_> {
         self.config.time_grid(self.sde, span.end, span.sampling)
     }
 
+    /// The sampler, made to keep to what is known.
+    fn sampler(&self) -> Result<Box<dyn Sampler + 'a>> {
+        let (entry, settings) = (self.config.entry()?, self.config.settings()?);
+        let Some(known) = self.known.filter(|known| known.replacements > 0) else {
+            return Ok(entry.sampler(&settings));
+        };
+        let Make::Table(make) = entry.make else {
+            let text = format!(
+                "{} is no table of steps, after which a known part could be put into its place; take --by gradient, or another sampler",
+                entry.name
+            );
+            return Err(Failure::Usage(text).into());
+        };
+        let rule = Resampled { rule: make(&settings), jump: 1, times: known.replacements };
+        Ok(Box::new(Replacement::new(rule, known.measurement.as_ref(), known.y.clone())))
+    }
+
+    /// The initial states of samples at `places` among all.
+    fn first(&self, noise: &BatchNoise, places: &[usize], shape: &[usize]) -> Result<Tensor> {
+        Ok(match &self.start {
+            Start::Prior => prior_sample(self.sde, noise, shape, DType::F64, &Device::Cpu)?,
+            Start::Noised(image, t) => {
+                let copies = image.broadcast_as([&[places.len()], shape].concat())?.contiguous()?;
+                noised(self.sde, &copies, *t, noise)?
+            }
+            Start::States(states) => rows_of(states, places)?,
+        })
+    }
+
     /// Runs the sampler from `x`.
     pub fn run(&self, field: &dyn Field, x: &Tensor, noise: &dyn NormalSource) -> Result<Drawn> {
         let grid = self.grid()?;
-        let sampler = self.config.entry()?.sampler(&self.config.settings()?);
+        let sampler = self.sampler()?;
         let path = Path { sde: self.sde, field, grid: &grid };
         let Solution { mut x, mut nfe } = sampler.sample(&path, x, noise)?;
         // A grid that ends at the data leaves nothing to denoise.
         if self.config.denoise && grid.stop() > 0.0 {
             x = denoise(self.sde, field, &x, grid.stop())?;
             nfe.iter_mut().for_each(|n| *n += 1);
+        }
+        if let Some(known) = self.known {
+            x = known.measurement.project(&x, &known.y)?;
         }
         Ok(Drawn { x, nfe })
     }
@@ -82,7 +154,7 @@ impl Recipe<'_> {
         let places: Vec<usize> = (there..addresses.len()).collect();
         for places in places.chunks(batch.max(1)) {
             let noise = BatchNoise::new(noise, 0, places.iter().map(|&i| addresses[i]));
-            let x = prior_sample(self.sde, &noise, shape, DType::F64, &Device::Cpu)?;
+            let x = self.first(&noise, places, shape)?;
             let restricted = field.restrict(places)?;
             keep(self.run(restricted.as_deref().unwrap_or(field), &x, &noise)?)?;
         }

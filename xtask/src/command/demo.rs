@@ -35,7 +35,7 @@ pub fn run(args: &Demo, output: Output) -> Result<()> {
     let device = device::select(&args.device.name, output)?;
     let run = Run::open(Some(&path), None, &[], |_| (), &device, output)?;
 
-    let recipe = Recipe { sde: run.sde.as_ref(), config: &run.preset.sampler, times: None };
+    let recipe = Recipe::new(run.sde.as_ref(), &run.preset.sampler, None);
     let (noise, addresses) = (Noise::new(args.seed), (0..SAMPLES).collect::<Vec<_>>());
     let drawn = recipe.collect(&run.field(), &run.shape, noise, &addresses, addresses.len())?;
     let sheet = path.join("samples.png");

@@ -32,7 +32,7 @@ pub fn describe(run: &Run, likelihood: &Likelihood<'_>, seed: u64, output: Outpu
     let path = run.path.join("records/density.png");
     Picture::map(map.values.mapv(f64::exp).view(), 4)?.save(&path)?;
 
-    let recipe = Recipe { sde: run.sde.as_ref(), config: &run.preset.sampler, times: None };
+    let recipe = Recipe::new(run.sde.as_ref(), &run.preset.sampler, None);
     let addresses: Vec<u32> = (0..COMPARED as u32).collect();
     let drawn = recipe.collect(&run.field(), &run.shape, noise, &addresses, BATCH)?;
     let data = run.preset.data.load(Split::Test, Use::Likelihood, run.seed, output)?;

@@ -1,6 +1,7 @@
 //! `sample`: draw from a run, or from a known density.
 
 mod density;
+mod edit;
 mod guide;
 mod network;
 mod save;
@@ -81,7 +82,7 @@ pub fn run(args: &Sample, output: Output) -> Result<()> {
 }
 
 /// The options that stand for settings of the section `sampler`.
-fn edit(args: &Sample, source: &mut Source) {
+fn configure(args: &Sample, source: &mut Source) {
     if let Some(name) = &args.sampler {
         let degree = args.degree.map(|r| r.to_string()).unwrap_or_default();
         source.put("sampler", "name", name.clone() + &degree);

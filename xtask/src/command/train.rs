@@ -273,7 +273,7 @@ impl Progress<'_> {
         let (path, preset) = (self.directory.clone(), self.preset.clone());
         let facts = (self.data.shape().to_vec(), self.data.encoding());
         let run = Run::of_weights(path, preset, facts, &weights, self.seed, self.device, json!({}))?;
-        let recipe = Recipe { sde: run.sde.as_ref(), config: &run.preset.sampler, times: None };
+        let recipe = Recipe::new(run.sde.as_ref(), &run.preset.sampler, None);
         let addresses: Vec<u32> = (0..if run.shape.len() == 1 { CLOUD } else { SHEET }).collect();
         let noise = Noise::new(self.seed);
         let drawn = recipe.collect(&run.field(), &run.shape, noise, &addresses, addresses.len())?;

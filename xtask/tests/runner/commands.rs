@@ -271,3 +271,63 @@ fn help_is_help_and_says_what_there_is() {
     assert_eq!((bare.code, bare.stdout.as_str()), (Some(64), ""));
     assert!(bare.stderr.contains("Usage: cargo xtask"), "{}", bare.stderr);
 }
+
+#[test]
+fn editing_keeps_what_is_known_and_comes_back() {
+    let place = Place::with_run();
+    let picture = |name: &str, side: u32, of: fn(u32, u32) -> u8| {
+        let pixels = image::GrayImage::from_fn(side, side, |x, y| image::Luma([of(x, y)]));
+        pixels.save(place.path(name)).expect("a picture");
+    };
+    picture("image.png", 8, |x, y| ((x * 37 + y * 11) % 16 * 16) as u8);
+    picture("mask.png", 8, |_, y| if y < 4 { 0 } else { 255 });
+    picture("small.png", 4, |x, y| (x * 40 + y * 20) as u8);
+    let rows = |out: &str| match &read_npz(&place.path(&format!("{out}/samples.npz"))).expect("samples")["arr_0"]
+    {
+        NpyArray::U8(array) => array.clone(),
+        other => panic!("{other:?}"),
+    };
+    // What is dark in the mask is the image, to the level, however it is kept to.
+    let wanted = |x: usize, y: usize| ((x * 37 + y * 11) % 16 * 16) as f64 / 255.0 * 17.0;
+    for (i, how) in
+        ["--sampler ddim", "--sampler tab2 --by gradient", "--sampler ddpm --resample 2"].iter().enumerate()
+    {
+        let out = format!("in{i}");
+        let record = place
+            .record(&format!("sample run --inpaint mask.png image.png --n 3 --steps 4 {how} --out {out}"));
+        assert_eq!(record["edit"]["inpaint"][0], "mask.png");
+        let calls = if how.contains("resample") { 9.0 } else { 5.0 };
+        assert_eq!(number(&record, "nfe"), calls, "{how}");
+        let rows = rows(&out);
+        for (place, &level) in rows.indexed_iter().filter(|(place, _)| place[1] < 4) {
+            let (y, x) = (place[1], place[2]);
+            assert_eq!(f64::from(level), wanted(x, y).floor().min(16.0), "{how} at {x}, {y}");
+        }
+    }
+    place.run("sample run --enlarge small.png --n 2 --steps 3 --sampler ddim --out large");
+    place.run("sample run --image image.png --strength 0.3 --n 2 --steps 6 --out varied");
+    let record =
+        place.record("sample run --encode image.png --sampler rk45 --out coded --set sampler.denoise=false");
+    assert!(number(&record, "round_trip_rms") < 0.51, "{record}");
+    let record = place.record("sample run --interpolate 4 --seeds 2-4 --steps 3 --out path");
+    assert_eq!(number(&record, "n"), 7.0);
+    // The ends of the path are the samples of their seeds.
+    place.run("sample run --seeds 2-4 --steps 3 --out ends");
+    let (path, ends) = (rows("path"), rows("ends"));
+    for (on_path, end) in [(0, 0), (3, 1), (6, 2)] {
+        assert_eq!(path.index_axis(ndarray::Axis(0), on_path), ends.index_axis(ndarray::Axis(0), end));
+    }
+    for (line, what) in [
+        ("sample run --inpaint mask.png small.png", "resize"),
+        ("sample run --inpaint mask.png image.png --sampler rk45", "gradient"),
+        ("sample run --inpaint mask.png image.png --resample 2 --sampler tab2", "one-step"),
+        ("sample run --interpolate 3 --seeds 1-1", "two"),
+        ("sample run --interpolate 3 --seeds 1-2 --sampler ddpm", "deterministic"),
+        ("sample run --image image.png --strength 2", "--strength"),
+        ("sample run --class 3", "no classes"),
+    ] {
+        let called = place.call(line);
+        assert!(called.code.is_some_and(|code| code > 1), "{line}: {:?} {}", called.code, called.stderr);
+        assert!(called.stderr.contains(what), "{line}: {}", called.stderr);
+    }
+}

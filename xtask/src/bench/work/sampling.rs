@@ -40,7 +40,7 @@ impl Sampling {
 
 impl Work for Sampling {
     fn run(&mut self) -> Result<()> {
-        let recipe = Recipe { sde: self.sde.as_ref(), config: &self.sampler, times: None };
+        let recipe = Recipe::new(self.sde.as_ref(), &self.sampler, None);
         let batch = self.addresses.len();
         recipe.collect(&self.field, &self.shape, Noise::new(0), &self.addresses, batch)?;
         Ok(())

@@ -8,7 +8,9 @@ use sde_core::noise::{BatchNoise, Noise};
 use sde_solvers::prior_sample;
 use serde_json::json;
 
-use super::{OracleSettings, addresses, edit, exact_field, explicit_times, recorded, sampler_record, states};
+use super::{
+    OracleSettings, addresses, configure, exact_field, explicit_times, recorded, sampler_record, states,
+};
 use crate::cli::Sample;
 use crate::files::write_tensor;
 use crate::oracle;
@@ -17,10 +19,10 @@ use crate::sampling::Recipe;
 
 /// Runs the command on the density in `file`.
 pub fn run(args: &Sample, file: &Path, output: Output) -> Result<()> {
-    let settings = OracleSettings::resolve(&args.density, &args.sets, |source| edit(args, source))?;
+    let settings = OracleSettings::resolve(&args.density, &args.sets, |source| configure(args, source))?;
     let (data, sde) = (oracle::read(file)?, settings.process.build()?);
     let times = explicit_times(args.density.times.as_deref())?;
-    let recipe = Recipe { sde: sde.as_ref(), config: &settings.sampler, times: times.as_ref() };
+    let recipe = Recipe::new(sde.as_ref(), &settings.sampler, times.as_ref());
     let field = exact_field(&data, sde.as_ref(), recipe.grid()?.start());
     let given = args.init.as_deref().map(|path| states(path, &[data.dim()])).transpose()?;
     let noise = BatchNoise::new(Noise::new(args.seed), 0, addresses(args, given.as_ref())?);

@@ -12,15 +12,17 @@ use sde_data::Encoding;
 use sde_data::read::npy::{NpyArray, write_npy};
 use serde_json::{Value, json};
 
+use super::edit;
 use super::guide::{self, Guided};
 use super::save::{is_npy, save};
-use super::{addresses, edit, explicit_times, merge, recorded, sampler_record, states};
+use super::{addresses, configure, explicit_times, merge, recorded, sampler_record, states};
 use crate::cli::Sample;
 use crate::device;
 use crate::exit::Failure;
+use crate::files::write_tensor;
 use crate::output::{Output, save_record};
 use crate::run::Run;
-use crate::sampling::{Drawn, Recipe};
+use crate::sampling::{Drawn, Recipe, Start};
 use crate::signals;
 use crate::stash::Stash;
 
@@ -28,27 +30,44 @@ use crate::stash::Stash;
 pub fn run(args: &Sample, output: Output) -> Result<()> {
     let device = device::select(&args.device.name, output)?;
     let (name, weights) = (args.run.as_deref(), args.weights.as_deref());
-    let run = Run::open(name, weights, &args.sets, |s| edit(args, s), &device, output)?;
+    let run = Run::open(name, weights, &args.sets, |s| configure(args, s), &device, output)?;
     let times = explicit_times(args.density.times.as_deref())?;
-    let recipe = Recipe { sde: run.sde.as_ref(), config: &run.preset.sampler, times: times.as_ref() };
     let given = args.init.as_deref().map(|path| states(path, &run.shape)).transpose()?;
-    let wanted = addresses(args, given.as_ref())?;
+    let mut wanted = addresses(args, given.as_ref())?;
+    let known = edit::known(&run, &args.edit)?;
+    let mut from = edit::start(&run, args, &wanted)?;
+    if let Some(n) = from.samples {
+        wanted = (0..n as u32).collect();
+    }
     let Guided { field, labels } = guide::field(&run, &args.guide, &wanted)?;
-    let guidance = guide::record(&args.guide, labels.as_deref());
+    let field = edit::guided(&run, known.as_ref(), field);
+    let start = std::mem::replace(&mut from.start, Start::Prior);
+    let recipe = Recipe {
+        start,
+        known: known.as_ref(),
+        ..Recipe::new(run.sde.as_ref(), &run.preset.sampler, times.as_ref())
+    };
+    let towards = json!({ "guidance": guide::record(&args.guide, labels.as_deref()), "edit": edit::record(&args.edit) });
     let folder = format!("{}-{}", run.preset.sampler.name, run.preset.sampler.steps);
     let out = args.out.clone().unwrap_or_else(|| run.path.join("samples").join(folder));
     let (drawn, stash) = match &given {
         Some(x) => (from_states(args, &recipe, field.as_ref(), x, wanted)?, None),
         None => {
             let work = Work { run: &run, recipe: &recipe, field: field.as_ref(), wanted: &wanted };
-            let stash = work.draw(args, &guidance, &out, output)?;
+            let stash = work.draw(args, &towards, &out, output)?;
             (Drawn { x: stash.rows()?, nfe: stash.nfe().to_vec() }, Some(stash))
         }
     };
     let mut record = run.record();
     merge(&mut record, sampler_record(&recipe, &drawn, args)?);
-    record["guidance"] = guidance;
+    merge(&mut record, towards);
+    record["round_trip_rms"] = json!(from.round_trip(&run, &args.edit, &drawn.x)?);
     let mut files = save(&run, &drawn.x, &out, output)?;
+    if let Some(latents) = from.latents.as_ref().filter(|_| !is_npy(&out)) {
+        let path = out.join("latents.npy");
+        write_tensor(&path, latents)?;
+        files.push(path.display().to_string());
+    }
     if let Some(labels) = labels.filter(|_| !is_npy(&out)) {
         let path = out.join("labels.npy");
         write_npy(
@@ -89,7 +108,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// Batch after batch, each kept before the next is drawn; goes on where an earlier call was cut off.
-    fn draw(&self, args: &Sample, guidance: &Value, out: &Path, output: Output) -> Result<Stash> {
+    fn draw(&self, args: &Sample, towards: &Value, out: &Path, output: Output) -> Result<Stash> {
         let Self { run, recipe, field, wanted } = *self;
         // One array keeps the values as they are, and images in a folder become levels.
         let (name, encoding) = if is_npy(out) {
@@ -97,7 +116,7 @@ impl Work<'_> {
         } else {
             (out.join("samples"), run.encoding)
         };
-        let mut stash = Stash::open(&name, &self.identity(args, guidance)?, encoding, &run.shape)?;
+        let mut stash = Stash::open(&name, &self.identity(args, towards)?, encoding, &run.shape)?;
         let there = stash.len();
         if there > 0 {
             output.say(format!("going on after {there} of {} samples", wanted.len()));
@@ -122,13 +141,13 @@ impl Work<'_> {
     }
 
     /// What the samples are samples of; the size of a batch is no part of it.
-    fn identity(&self, args: &Sample, guidance: &Value) -> Result<Value> {
+    fn identity(&self, args: &Sample, towards: &Value) -> Result<Value> {
         Ok(json!({
             "run": self.run.record()["weights_sha256"],
             "process": self.run.preset.process,
             "sampler": self.recipe.config,
             "times": self.recipe.grid()?.times(),
-            "guidance": guidance,
+            "towards": towards,
             "seed": args.seed,
             "samples": self.wanted,
         }))
