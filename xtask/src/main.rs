@@ -5,6 +5,7 @@
 
 mod bench;
 mod build;
+mod calibration;
 mod cli;
 mod command;
 mod config;

@@ -4,10 +4,11 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use sde_core::noise::{BatchNoise, Noise, NormalSource};
 use sde_core::{Field, LinearSde, TimeGrid, rows_of};
+use sde_solvers::calibration::Residual;
 use sde_solvers::catalog::Make;
 use sde_solvers::edit::{grid_from, noised};
 use sde_solvers::inverse::{Measurement, Replacement, Resampled};
-use sde_solvers::{Path, Sampler, Solution, denoise, prior_sample};
+use sde_solvers::{Clipping, Path, Sampler, Solution, denoise, prior_sample};
 use serde_json::{Value, json};
 
 use crate::build::SamplerConfig;
@@ -53,6 +54,14 @@ pub struct Known {
     pub replacements: usize,
 }
 
+/// What calibrated samplers know of the field, and the bounds of their variance.
+pub struct Calibration {
+    /// At the times that steps start from.
+    pub residuals: Vec<Residual>,
+    /// The bounds.
+    pub clipping: Clipping,
+}
+
 /// A sampler on a process.
 pub struct Recipe<'a> {
     /// The process.
@@ -65,12 +74,14 @@ pub struct Recipe<'a> {
     pub start: Start,
     /// What samples have to agree with.
     pub known: Option<&'a Known>,
+    /// Of a calibrated sampler.
+    pub calibration: Option<&'a Calibration>,
 }
 
 impl<'a> Recipe<'a> {
     /// A sampler from the prior.
     pub fn new(sde: &'a dyn LinearSde, config: &'a SamplerConfig, times: Option<&'a TimeGrid>) -> Self {
-        Self { sde, config, times, start: Start::Prior, known: None }
+        Self { sde, config, times, start: Start::Prior, known: None, calibration: None }
     }
 
     /// The times of a fixed grid; of an adaptive solve, its two ends.
@@ -94,9 +105,17 @@ impl<'a> Recipe<'a> {
 
     /// The sampler, made to keep to what is known.
     fn sampler(&self) -> Result<Box<dyn Sampler + 'a>> {
-        let (entry, settings) = (self.config.entry()?, self.config.settings()?);
+        let (entry, mut settings) = (self.config.entry()?, self.config.settings()?);
+        if let Some(calibration) = self.calibration {
+            settings.clipping = calibration.clipping;
+            return Ok(entry.sampler(&settings, &calibration.residuals));
+        }
+        if entry.is_calibrated() {
+            let text = format!("{} looks at data first, which only a run has", entry.name);
+            return Err(Failure::Usage(text).into());
+        }
         let Some(known) = self.known.filter(|known| known.replacements > 0) else {
-            return Ok(entry.sampler(&settings));
+            return Ok(entry.sampler(&settings, &[]));
         };
         let Make::Table(make) = entry.make else {
             let text = format!(

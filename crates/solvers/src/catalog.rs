@@ -3,14 +3,16 @@
 //! The one list of samplers: the runner finds them here, docs/solvers.md has this table, and tests measure the orders that it states.
 
 mod adaptive;
+mod calibrated;
 mod multistep;
 mod one_step;
 mod stages;
 
 use crate::adaptive::Adaptive;
+use crate::calibration::Residual;
 use crate::flow::Chart;
 use crate::sampler::Sampler;
-use crate::table::Multistep;
+use crate::table::{Clipping, Multistep};
 
 /// The numbers that samplers are built from; each takes those it knows.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,6 +25,10 @@ pub struct Settings {
     pub lower_final: bool,
     /// The noise that EDM's stochastic sampler adds.
     pub churn: ChurnSettings,
+    /// The weight of the large variance in what lies between the two of DDPM, 0 to 1.
+    pub between: f64,
+    /// Bounds of the variance of calibrated samplers.
+    pub clipping: Clipping,
     /// Tolerances and limits of adaptive solvers.
     pub adaptive: Adaptive,
     /// The variable that adaptive solvers of the flow step in; `None` takes what suits the process.
@@ -99,6 +105,8 @@ pub enum Make {
     Table(fn(&Settings) -> Box<dyn Multistep>),
     /// Another sampler on a fixed grid.
     Fixed(fn(&Settings) -> Box<dyn Sampler>),
+    /// A sampler on a fixed grid that knows how uncertain the field is at every time of it.
+    Calibrated(fn(&Settings, &[Residual]) -> Box<dyn Sampler>),
     /// A sampler that chooses its steps between the ends of the grid.
     Adaptive(fn(&Settings) -> Box<dyn Sampler>),
 }
@@ -127,10 +135,12 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The sampler with these settings.
-    pub fn sampler(&self, settings: &Settings) -> Box<dyn Sampler> {
+    /// The sampler with these settings, and for a calibrated one what [`calibrate`](crate::calibration::calibrate) found at the times of
+    /// the grid.
+    pub fn sampler(&self, settings: &Settings, residuals: &[Residual]) -> Box<dyn Sampler> {
         match self.make {
             Make::Table(make) => Box::new(make(settings)),
+            Make::Calibrated(make) => make(settings, residuals),
             Make::Fixed(make) | Make::Adaptive(make) => make(settings),
         }
     }
@@ -144,6 +154,11 @@ impl Entry {
             Stochastic::If("churn") => settings.churn.amount > 0.0,
             Stochastic::If(_) => settings.lambda > 0.0,
         }
+    }
+
+    /// Whether it needs a calibration.
+    pub fn is_calibrated(&self) -> bool {
+        matches!(self.make, Make::Calibrated(_))
     }
 
     /// Whether it chooses its steps, so that a grid is its two ends.
@@ -167,7 +182,12 @@ impl Entry {
 
 /// All samplers, in the order of the documentation.
 pub fn all() -> impl Iterator<Item = &'static Entry> {
-    one_step::ENTRIES.iter().chain(multistep::ENTRIES).chain(stages::ENTRIES).chain(adaptive::ENTRIES)
+    one_step::ENTRIES
+        .iter()
+        .chain(multistep::ENTRIES)
+        .chain(stages::ENTRIES)
+        .chain(calibrated::ENTRIES)
+        .chain(adaptive::ENTRIES)
 }
 
 /// The sampler of a name.

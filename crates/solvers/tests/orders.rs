@@ -15,8 +15,8 @@ use sde_core::oracle::Mixture;
 use sde_core::{Converted, Field, LinearSde, OracleField, TimeGrid};
 use sde_solvers::catalog::{self, Accepts, ChurnSettings, Make, Settings};
 use sde_solvers::{
-    Adaptive, Axis, Chart, Churn, Ddim, Dpm2, DpmSolver, Ei, Error, Euler, Form, LogAb, Multistep, Pndm,
-    ProbabilityFlow, RhoAb, RungeKutta, SdeDpmSolver, Slope, Start, Tab, Tableau, UniPc,
+    Adaptive, Axis, Chart, Churn, Clipping, Ddim, Dpm2, DpmSolver, Ei, Error, Euler, Form, LogAb, Multistep,
+    Pndm, ProbabilityFlow, RhoAb, RungeKutta, SdeDpmSolver, Slope, Start, Tab, Tableau, UniPc,
 };
 use support::{largest_gap, process, resume, rotating::Rotating, tensor};
 
@@ -224,6 +224,8 @@ fn the_orders_of_the_catalog_are_those_measured() {
         lambda: 0.0,
         lower_final: false,
         churn: ChurnSettings { amount: 0.0, ..ChurnSettings::CIFAR10_VP },
+        between: 0.5,
+        clipping: Clipping::NONE,
         adaptive: Adaptive::new(1e-9, 1e-9),
         chart: None,
     };
@@ -247,6 +249,8 @@ fn the_processes_of_the_catalog_are_those_accepted() {
         lambda: 0.0,
         lower_final: false,
         churn: ChurnSettings::CIFAR10_VP,
+        between: 0.5,
+        clipping: Clipping::NONE,
         adaptive: Adaptive::new(1e-9, 1e-9),
         chart: None,
     };

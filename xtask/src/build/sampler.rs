@@ -2,7 +2,7 @@
 
 use sde_core::{LinearSde, TimeGrid};
 use sde_solvers::catalog::{self, ChurnSettings, Entry, Make, Settings};
-use sde_solvers::{Adaptive, Chart};
+use sde_solvers::{Adaptive, Chart, Clipping};
 use serde::{Deserialize, Serialize};
 
 use super::ProcessConfig;
@@ -31,6 +31,10 @@ pub struct SamplerConfig {
     pub lambda: f64,
     /// Whether multistep rules in log ρ and UniPC lower their order on the last steps; not if absent.
     pub lower_final: Option<bool>,
+    /// The weight of the large variance in ddpm-between; a half if absent.
+    pub between: Option<f64>,
+    /// Examples that calibrated samplers look at first; 1000 if absent.
+    pub calibration: Option<usize>,
     /// The noise of edm-churn; if absent, what was published for a VP network on CIFAR-10.
     pub churn: Option<ChurnConfig>,
     /// Relative tolerance of rk45.
@@ -88,7 +92,9 @@ impl SamplerConfig {
             highest: c.highest,
             noise: c.noise,
         });
-        Ok(Settings { eta, lambda, lower_final, churn, adaptive: self.adaptive(), chart: self.chart()? })
+        let (between, clipping) = (self.between.unwrap_or(0.5), Clipping::NONE);
+        let (adaptive, chart) = (self.adaptive(), self.chart()?);
+        Ok(Settings { eta, lambda, lower_final, churn, between, clipping, adaptive, chart })
     }
 
     /// The adaptive solver these settings describe.

@@ -49,6 +49,17 @@ pub(super) const ENTRIES: &[Entry] = &[
         make: Make::Table(|_| Box::new(Ddpm { variance: Variance::Large })),
     },
     Entry {
+        name: "ddpm-between",
+        what: "ancestral, a geometric mean of both variances",
+        order: 1,
+        nfe: "1",
+        stochastic: Stochastic::Yes,
+        accepts: Accepts::Scalar,
+        reference: "Nichol, Dhariwal 2021, arXiv 2102.09672, Eq. (15)",
+        advice: "what networks with a learned range of variances do",
+        make: Make::Table(|s| Box::new(Ddpm { variance: Variance::Between(s.between) })),
+    },
+    Entry {
         name: "stochastic-ddim",
         what: "exact λ-step for a point mass",
         order: 1,

@@ -16,6 +16,7 @@ use super::edit;
 use super::guide::{self, Guided};
 use super::save::{is_npy, save};
 use super::{addresses, configure, explicit_times, merge, recorded, sampler_record, states};
+use crate::calibration;
 use crate::cli::Sample;
 use crate::device;
 use crate::exit::Failure;
@@ -47,6 +48,8 @@ pub fn run(args: &Sample, output: Output) -> Result<()> {
         known: known.as_ref(),
         ..Recipe::new(run.sde.as_ref(), &run.preset.sampler, times.as_ref())
     };
+    let calibration = calibration::of_run(&run, &recipe, output)?;
+    let recipe = Recipe { calibration: calibration.as_ref(), ..recipe };
     let towards = json!({ "guidance": guide::record(&args.guide, labels.as_deref()), "edit": edit::record(&args.edit) });
     let folder = format!("{}-{}", run.preset.sampler.name, run.preset.sampler.steps);
     let out = args.out.clone().unwrap_or_else(|| run.path.join("samples").join(folder));

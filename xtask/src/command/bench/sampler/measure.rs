@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use sde_core::noise::BatchNoise;
 use sde_core::{Field, LinearSde, TimeGrid};
 use sde_eval::{Estimate, SlicedWasserstein};
+use sde_solvers::calibration::{Residual, calibrate};
 use sde_solvers::catalog::{Entry, Make};
 use sde_solvers::{Adaptive, Chart, Path, ProbabilityFlow, denoise, prior_sample};
 use serde_json::{Value, json};
@@ -127,11 +128,12 @@ impl<'a> Law<'a> {
                 }
                 steps
             }
-            Make::Fixed(_) | Make::Adaptive(_) => wanted,
+            Make::Fixed(_) | Make::Calibrated(_) | Make::Adaptive(_) => wanted,
         };
         let times = self.grid(grid, steps)?;
         let path = Path { sde: self.sde, field: self.field, grid: &times };
-        let solution = entry.sampler(&settings).sample(&path, &self.start, &self.noise)?;
+        let residuals = if entry.is_calibrated() { self.residuals(&times)? } else { Vec::new() };
+        let solution = entry.sampler(&settings, &residuals).sample(&path, &self.start, &self.noise)?;
         let error = match entry.draws_noise(&settings) {
             true => None,
             false => Some(self.error(&solution.x)?),
@@ -140,6 +142,13 @@ impl<'a> Law<'a> {
         let distance = DISTANCE.squared(&clean, self.points, self.noise.noise)?;
         let nfe = solution.nfe.first().copied().unwrap_or(0);
         Ok(Cell { nfe, error, distance, grid })
+    }
+
+    /// The field measured on the data at the times that steps start from.
+    fn residuals(&self, grid: &TimeGrid) -> Result<Vec<Residual>> {
+        let times = &grid.times()[..grid.steps()];
+        let once = |batch: usize| Ok((batch == 0).then(|| self.points.clone()));
+        Ok(calibrate(self.sde, self.field, times, &once, self.noise.noise)?)
     }
 
     /// Mean over starts of the root mean square over entries.

@@ -1,0 +1,37 @@
+//! Samplers with a variance that was estimated from data.
+
+use super::{Accepts, Entry, Make, Stochastic};
+use crate::calibration::residual_variance;
+use crate::table::{AnalyticDiagonal, AnalyticDpm};
+
+pub(super) const ENTRIES: &[Entry] = &[
+    Entry {
+        name: "analytic-dpm",
+        what: "DDIM(η) with the optimal isotropic variance",
+        order: 0,
+        nfe: "1",
+        stochastic: Stochastic::Yes,
+        accepts: Accepts::Scalar,
+        reference: "Bao, Li, Zhu, Zhang 2022, arXiv 2201.06503",
+        advice: "stochastic sampling in tens of calls; a pass over data comes first",
+        make: Make::Calibrated(|s, residuals| {
+            let residual = residual_variance(residuals);
+            Box::new(AnalyticDpm { eta: s.eta, residual, clipping: s.clipping })
+        }),
+    },
+    Entry {
+        name: "analytic-diagonal",
+        what: "the same with a variance for each coordinate",
+        order: 0,
+        nfe: "1",
+        stochastic: Stochastic::Yes,
+        accepts: Accepts::Scalar,
+        reference: "Bao, Li, Sun, Zhu, Zhang 2022, arXiv 2206.07309",
+        advice: "the same, where coordinates differ",
+        make: Make::Calibrated(|s, residuals| {
+            let times = residuals.iter().map(|r| r.t).collect();
+            let kappa = residuals.iter().map(|r| r.diagonal.clone()).collect();
+            Box::new(AnalyticDiagonal { eta: s.eta, times, kappa, clipping: s.clipping })
+        }),
+    },
+];

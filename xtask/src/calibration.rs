@@ -1,0 +1,52 @@
+//! A run's field measured on its own training data, for samplers whose variance is estimated.
+
+use anyhow::Result;
+use candle_core::{DType, Device};
+use sde_core::noise::{BatchNoise, Noise};
+use sde_data::Split;
+use sde_solvers::Clipping;
+use sde_solvers::calibration::calibrate;
+
+use crate::build::Use;
+use crate::output::Output;
+use crate::run::Run;
+use crate::sampling::{Calibration, Recipe};
+
+/// Examples measured together.
+const BATCH: usize = 100;
+/// Examples, unless the configuration says how many.
+const EXAMPLES: usize = 1000;
+
+/// The calibration that the configured sampler needs, if it needs any. A network that knows classes is asked without one.
+pub fn of_run(run: &Run, recipe: &Recipe<'_>, output: Output) -> Result<Option<Calibration>> {
+    if !recipe.config.entry()?.is_calibrated() {
+        return Ok(None);
+    }
+    let set = run.preset.data.load(Split::Train, Use::Training, run.seed, output)?.set;
+    let n = recipe.config.calibration.unwrap_or(EXAMPLES).min(set.len());
+    let grid = recipe.grid()?;
+    let times = &grid.times()[..grid.steps()];
+    output.say(format!("measuring the field on {n} examples at {} times", times.len()));
+    let noise = Noise::new(run.seed);
+    let batch = |number: usize| {
+        let indices: Vec<usize> = (number * BATCH..n.min((number + 1) * BATCH)).collect();
+        if indices.is_empty() {
+            return Ok(None);
+        }
+        let own = BatchNoise::new(noise, 0, indices.iter().map(|&i| i as u32));
+        let x = set.batch(&indices, &own).map_err(sde_core::Error::model)?.x;
+        Ok(Some(x.to_device(&Device::Cpu)?.to_dtype(DType::F64)?))
+    };
+    let residuals = calibrate(run.sde.as_ref(), &run.field(), times, &batch, noise)?;
+    let clipping = match run.image_levels() {
+        None => Clipping::NONE,
+        // As published for 256 levels in [-1, 1], scaled to the levels and the range at hand.
+        Some((range, levels)) => {
+            let half = 0.5 * range.width();
+            let published = Clipping::pixels(255.0 / (f64::from(levels) - 1.0));
+            let cap = published.cap.map(|(steps, deviation)| (steps, half * deviation));
+            Clipping { half_range: Some(half), cap, ..published }
+        }
+    };
+    Ok(Some(Calibration { residuals, clipping }))
+}
