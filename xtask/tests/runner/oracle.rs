@@ -8,9 +8,9 @@ use std::path::Path;
 
 use nalgebra::DMatrix;
 use ndarray::{ArrayD, Axis};
-use sde_core::LinearSde;
 use sde_core::oracle::Mixture;
 use sde_core::process::{Cosine, Discrete, Edm, LinearPath, SubVp, Ve, Vp};
+use sde_core::{LinearSde, ScalarSde};
 use sde_data::read::npy::NpyArray;
 use sde_data::read::npz::{read_npz, write_npz};
 use serde_json::json;
@@ -47,6 +47,9 @@ fn sampler(reference: &str) -> Option<String> {
         "euler_t" => Some("euler".into()),
         "ei_score" => Some("ei-score".into()),
         tab if tab.starts_with("tab") => Some(tab.into()),
+        "rhork_2heun" => Some("rho-heun2".into()),
+        "rhork_3kutta" => Some("rho-kutta3".into()),
+        "rhork_4rk" => Some("rho-rk4".into()),
         _ => None,
     }
 }
@@ -75,8 +78,62 @@ fn samplers_agree_with_an_independent_implementation() {
             compared += 1;
         }
     }
-    // Ten methods on six grids for VP; nine on three for the others, where the score integrator was not run.
-    assert_eq!(compared, 60 + 27 + 27);
+    // Thirteen methods on six grids for VP; twelve on three for the others, where the score integrator was not run.
+    assert_eq!(compared, 78 + 36 + 36);
+}
+
+/// Samplers of diffusers and k-diffusion, as process and arguments; k-diffusion's are on Karras's grid.
+const PEERS: [(&str, &str, &str); 19] = [
+    ("ddim_eta0", "ddpm", "ddim"),
+    ("ddim_eta1", "ddpm", "ddim --eta 1"),
+    ("ddpm_small", "ddpm", "ddpm"),
+    ("ddpm_large", "ddpm", "ddpm-large"),
+    ("pndm_prk", "ddpm", "f-pndm"),
+    ("pndm_skipprk", "ddpm", "plms"),
+    ("deis_logrho_o2", "ddpm", "log-ab1 --set sampler.lower_final=true"),
+    ("dpmpp_2m_midpoint_zero", "ddpm", "dpm++-2m --set sampler.lower_final=true"),
+    ("dpmpp_2m_heun_sigmamin", "ddpm", "data-ab1 --set sampler.lower_final=true"),
+    ("dpm_2m_sigmamin", "ddpm", "dpm-2m --set sampler.lower_final=true"),
+    ("dpm_3m_sigmamin", "ddpm", "dpm-3m --set sampler.lower_final=true"),
+    ("sde_dpmpp_2m_zero", "ddpm", "sde-dpm++-2m --lambda 1 --set sampler.lower_final=true"),
+    ("unipc_bh2_o2", "ddpm", "unipc2 --set sampler.lower_final=true"),
+    ("kd_euler_karras", "edm", "ddim"),
+    ("kd_lms4_karras", "edm", "rho-ab3"),
+    ("kd_heun_karras", "edm", "rho-heun2"),
+    ("kd_dpm2_karras", "edm", "dpm2"),
+    ("kd_dpmpp2m_karras", "edm", "dpm++-2m"),
+    ("kd_euler_ancestral_karras", "edm", "ddim --eta 1"),
+];
+
+#[test]
+fn samplers_agree_with_two_libraries_from_files_to_files() {
+    let (place, steps) = (Place::new(), 10);
+    let golden = Golden::load("samplers_gmm8", &place);
+    place.put("noise.npy", &rows(&golden.get("noise"), 0..50));
+    for (name, process, arguments) in PEERS {
+        let of = |what: &str| golden.get(&format!("{name}__N{steps}__{what}"));
+        let key = format!("{name}__N{steps}__sigmas");
+        let times: Vec<f64> = match (process, golden.0.contains_key(&key)) {
+            // Index n of the peer is t = n + 1; with pndm the last step leads to index 0.
+            (_, false) => {
+                let last = if name.starts_with("pndm") { None } else { Some(0.0) };
+                (0..steps).rev().map(|i| (100 * i + 1) as f64).chain(last).collect()
+            }
+            ("edm", _) => of("sigmas").into_iter().collect(),
+            _ => of("sigmas").into_iter().map(|sigma| Discrete::ddpm().t_of_rho(sigma)).collect(),
+        };
+        place.put("times.npy", &array(&[times.len()], times));
+        let scale = if process == "edm" { 80.0 } else { 1.0 };
+        place.put("init.npy", &(golden.get("xT") * scale));
+        place.run(&format!(
+            "sample --oracle density.npz --process {process} --sampler {arguments} --init init.npy --times times.npy \
+             --noise noise.npy --out x.npy"
+        ));
+        let expected = of("x");
+        let scale = expected.iter().fold(1.0, |most: f64, x| most.max(x.abs()));
+        let gap = gap(&place.get("x.npy"), &expected);
+        assert!(gap < 1e-11 * scale, "{name}: {gap:e}");
+    }
 }
 
 const FLOWS: [(&str, &str); 4] = [("vp", "gmm8"), ("ve", "ani4"), ("edm", "gmm8"), ("subvp", "ani4")];
