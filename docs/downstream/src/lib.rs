@@ -1,4 +1,7 @@
-//! The recipes of docs/adding.md and the program in README.md, each complete: this crate runs them as tests.
+//! The recipes of docs/adding.md and the program in README.md, each complete: this crate runs them as tests. And what guidance does to
+//! samples of a class ([`classes`]).
+
+pub mod classes;
 
 /// The first page; its manifest is no program.
 #[cfg(doctest)]
