@@ -29,7 +29,9 @@ pub struct Settings {
     pub between: f64,
     /// Bounds of the variance of calibrated samplers.
     pub clipping: Clipping,
-    /// Tolerances and limits of adaptive solvers.
+    /// Relative and absolute tolerance of the adaptive solver of the SDE.
+    pub sde_tolerances: [f64; 2],
+    /// Tolerances and limits of adaptive solvers of the flow; their limits hold for the SDE, too.
     pub adaptive: Adaptive,
     /// The variable that adaptive solvers of the flow step in; `None` takes what suits the process.
     pub chart: Option<Chart>,

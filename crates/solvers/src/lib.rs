@@ -23,6 +23,8 @@
 //! ```
 
 pub mod adaptive;
+mod adaptive_sde;
+mod brownian;
 pub mod calibration;
 pub mod catalog;
 pub mod divergence;
@@ -37,6 +39,7 @@ pub mod table;
 mod tableau;
 
 pub use adaptive::{Adaptive, Outcome};
+pub use adaptive_sde::AdaptiveSde;
 pub use divergence::Divergence;
 pub use error::{Error, Result};
 pub use flow::{AdaptiveFlow, Chart, ProbabilityFlow};

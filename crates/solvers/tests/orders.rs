@@ -226,6 +226,7 @@ fn the_orders_of_the_catalog_are_those_measured() {
         churn: ChurnSettings { amount: 0.0, ..ChurnSettings::CIFAR10_VP },
         between: 0.5,
         clipping: Clipping::NONE,
+        sde_tolerances: [1e-2, 1e-2],
         adaptive: Adaptive::new(1e-9, 1e-9),
         chart: None,
     };
@@ -251,6 +252,7 @@ fn the_processes_of_the_catalog_are_those_accepted() {
         churn: ChurnSettings::CIFAR10_VP,
         between: 0.5,
         clipping: Clipping::NONE,
+        sde_tolerances: [1e-2, 1e-2],
         adaptive: Adaptive::new(1e-9, 1e-9),
         chart: None,
     };

@@ -69,7 +69,7 @@ pub enum Case {
         /// The process.
         process: ProcessConfig,
         /// The sampler, with as many steps as there are calls.
-        sampler: SamplerConfig,
+        sampler: Box<SamplerConfig>,
     },
 }
 

@@ -52,7 +52,7 @@ pub fn prepare(case: Case, device: &Device) -> Result<Box<dyn Work>> {
         Case::Forward { net, shape, batch } => Box::new(network::Forward::new(&net, &shape, batch, device)?),
         Case::Fit { preset, synthetic } => Box::new(fitting::Fitting::new(&preset, synthetic, device)?),
         Case::Sampling { net, shape, batch, process, sampler, .. } => {
-            Box::new(sampling::Sampling::new(&net, shape, batch, (&process, sampler), device)?)
+            Box::new(sampling::Sampling::new(&net, shape, batch, (&process, *sampler), device)?)
         }
         Case::Step { .. } => bail!("a step is PyTorch's; this side is told to fit"),
     })

@@ -2,7 +2,7 @@
 
 use sde_core::{LinearSde, TimeGrid};
 use sde_solvers::catalog::{self, ChurnSettings, Entry, Make, Settings};
-use sde_solvers::{Adaptive, Chart, Clipping};
+use sde_solvers::{Adaptive, AdaptiveSde, Chart, Clipping};
 use serde::{Deserialize, Serialize};
 
 use super::ProcessConfig;
@@ -35,6 +35,8 @@ pub struct SamplerConfig {
     pub between: Option<f64>,
     /// Examples that calibrated samplers look at first; 1000 if absent.
     pub calibration: Option<usize>,
+    /// Relative and absolute tolerance of adaptive-sde; what was published for images if absent.
+    pub sde_tolerances: Option<[f64; 2]>,
     /// The noise of edm-churn; if absent, what was published for a VP network on CIFAR-10.
     pub churn: Option<ChurnConfig>,
     /// Relative tolerance of rk45.
@@ -93,8 +95,12 @@ impl SamplerConfig {
             noise: c.noise,
         });
         let (between, clipping) = (self.between.unwrap_or(0.5), Clipping::NONE);
+        let sde_tolerances = self.sde_tolerances.unwrap_or({
+            let published = AdaptiveSde::PUBLISHED;
+            [published.rtol, published.atol]
+        });
         let (adaptive, chart) = (self.adaptive(), self.chart()?);
-        Ok(Settings { eta, lambda, lower_final, churn, between, clipping, adaptive, chart })
+        Ok(Settings { eta, lambda, lower_final, churn, between, clipping, sde_tolerances, adaptive, chart })
     }
 
     /// The adaptive solver these settings describe.

@@ -40,7 +40,7 @@ pub fn run(args: &BenchSample, output: Output) -> Result<()> {
                 batch,
                 nfe,
                 process: preset.process,
-                sampler: preset.sampler.clone(),
+                sampler: Box::new(preset.sampler.clone()),
             };
             let outcome = session.duel(threads)?.run(&session.plan, &case)?;
             session.say(&format!("{batch} samples of {}", preset.name), &outcome);
