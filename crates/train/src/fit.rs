@@ -122,7 +122,7 @@ pub fn fit(
     hooks: &mut dyn Hooks,
 ) -> Result<Ended> {
     let config = task.config;
-    labels::check(config, task.classes, task.data.as_ref())?;
+    config.check_labels(task.classes, task.data.classes())?;
     let mut saved = Saved::before(&run.checkpoints(), state.step())?;
     let mut stopped = false;
 

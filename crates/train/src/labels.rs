@@ -7,29 +7,36 @@
 
 use candle_core::Tensor;
 use sde_core::noise::{BatchNoise, Stream};
-use sde_data::{Batch, Dataset};
+use sde_data::Batch;
 
 use crate::config::TrainConfig;
 use crate::{Error, Result};
 
-/// Refuses data with labels that the network has no class for, and dropping labels where there are none.
-pub(crate) fn check(config: &TrainConfig, classes: Option<usize>, data: &dyn Dataset) -> Result<()> {
-    if let Some(probability) = config.label_dropout
-        && (classes.is_none() || data.classes() == 0)
-    {
-        let expected = if classes.is_none() {
-            "absent for a network without classes: set net.classes"
-        } else {
-            "absent for data without labels"
-        };
-        return Err(Error::config("label_dropout", expected, probability));
-    }
-    match classes {
-        Some(classes) if data.classes() > classes => {
-            let expected = format!("{} at least, the number of classes of the data", data.classes());
-            Err(Error::config("net.classes", expected, classes))
+impl TrainConfig {
+    /// Refuses data with labels that the network has no class for, and dropping labels where there are none.
+    ///
+    /// `network` is the number of classes of the network, if it is conditional; `data` that of the data, 0 if it has no labels.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the field.
+    pub fn check_labels(&self, network: Option<usize>, data: usize) -> Result<()> {
+        if let Some(probability) = self.label_dropout
+            && (network.is_none() || data == 0)
+        {
+            let expected = if network.is_none() {
+                "absent for a network without classes: set net.classes"
+            } else {
+                "absent for data without labels"
+            };
+            return Err(Error::config("label_dropout", expected, probability));
         }
-        _ => Ok(()),
+        match network {
+            Some(classes) if data > classes => {
+                let expected = format!("{data} at least, the number of classes of the data");
+                Err(Error::config("net.classes", expected, classes))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -58,7 +65,6 @@ mod tests {
     use super::*;
     use candle_core::{DType, Device};
     use sde_core::noise::Noise;
-    use sde_data::{Split, digits};
 
     fn config(label_dropout: Option<f64>) -> Result<TrainConfig> {
         let text = r#"{"steps": 1, "batch": 1, "log_every": 1, "checkpoint_every": 1, "keep": {"last": 1},
@@ -93,18 +99,16 @@ mod tests {
 
     #[test]
     fn what_cannot_be_dropped_or_learned_is_refused() -> Result<()> {
-        let data = digits(Split::Test)?;
-        let text = |dropout, classes| {
-            check(&config(dropout)?, classes, &data).map_err(|error| match error {
-                Error::Config { field, .. } => Error::config(field, "", ""),
-                other => other,
-            })
+        let field = |dropout, network, data| match config(dropout)?.check_labels(network, data) {
+            Err(Error::Config { field, .. }) => Ok(Some(field)),
+            other => other.map(|()| None),
         };
-        assert!(
-            text(Some(0.1), Some(10)).is_ok() && text(None, None).is_ok() && text(None, Some(12)).is_ok()
-        );
-        assert!(matches!(text(Some(0.1), None), Err(Error::Config { field: "label_dropout", .. })));
-        assert!(matches!(text(None, Some(9)), Err(Error::Config { field: "net.classes", .. })));
+        assert_eq!(field(Some(0.1), Some(10), 10)?, None);
+        assert_eq!(field(None, None, 10)?, None);
+        assert_eq!(field(None, Some(12), 10)?, None);
+        assert_eq!(field(Some(0.1), None, 10)?, Some("label_dropout"));
+        assert_eq!(field(Some(0.1), Some(10), 0)?, Some("label_dropout"));
+        assert_eq!(field(None, Some(9), 10)?, Some("net.classes"));
         Ok(())
     }
 }

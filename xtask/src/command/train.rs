@@ -130,6 +130,7 @@ impl Parts {
     fn build(preset: &Preset, seed: u64, device: &Device, output: Output) -> Result<Self> {
         let load = |split| Ok::<_, anyhow::Error>(preset.data.load(split, Use::Training, seed, output)?.set);
         let data = load(Split::Train)?;
+        preset.train.check_labels(preset.net.classes(), data.classes())?;
         let held_out = preset.train.held_out.map(|_| load(Split::Test)).transpose()?;
         let sde: Arc<dyn LinearSde> = Arc::from(preset.process.build()?);
         let loss = preset.loss.build(sde)?;
