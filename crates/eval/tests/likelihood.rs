@@ -16,8 +16,7 @@ use sde_eval::{
 };
 use sde_solvers::{Adaptive, Chart, Divergence, Outcome};
 
-const TIGHT: Adaptive =
-    Adaptive { rtol: 1e-9, atol: 1e-9, min_step: 0.0, max_nfe: 100_000, first_step: None };
+const TIGHT: Adaptive = Adaptive::new(1e-9, 1e-9);
 
 type Arrays = BTreeMap<String, ArrayD<f64>>;
 

@@ -1,12 +1,14 @@
-//! The Dormand–Prince 5(4) pair with error control of its own for each sample.
+//! Embedded Runge–Kutta pairs with error control of its own for each sample.
 //!
 //! `y' = y + h Σ b_i k_i`, `k_i = f(t + c_i h, y + h Σ_j a_ij k_j)`, the error `h Σ e_i k_i` measured in the root mean square of
-//! `error / (atol + rtol max(|y|, |y'|))`. Each sample has its own time, step and stages; those that are done leave the batch, so a sample's
-//! result does not depend on its company: it neither waits nor changes.
+//! `error / (atol + rtol max(|y|, |y'|))`. The coefficients are data ([`Pair`]), and so is the rule for the next step ([`Control`]).
+//!
+//! Each sample has its own time, step and stages; those that are done leave the batch, so a sample's result does not depend on its company:
+//! it neither waits nor changes.
 //!
 //! The state and the stages live on the host in f64; only the right-hand side runs on the device.
 //!
-//! Reference: Dormand, Prince 1980; Hairer, Nørsett, Wanner 1993, section II.4, for the control and the first step.
+//! Reference: Hairer, Nørsett, Wanner 1993, section II.4, for the control and the first step.
 //! Differs: error norms and steps per sample, where the usual solvers take one norm over the batch.
 
 use candle_core::{DType, Device, Tensor};
@@ -16,26 +18,12 @@ use sde_core::noise::host_tensor;
 use crate::error::in_range;
 use crate::{Error, Result};
 
-const C: [f64; 7] = [0.0, 1.0 / 5.0, 3.0 / 10.0, 4.0 / 5.0, 8.0 / 9.0, 1.0, 1.0];
-const A: [[f64; 6]; 7] = [
-    [0.0; 6],
-    [1.0 / 5.0, 0.0, 0.0, 0.0, 0.0, 0.0],
-    [3.0 / 40.0, 9.0 / 40.0, 0.0, 0.0, 0.0, 0.0],
-    [44.0 / 45.0, -56.0 / 15.0, 32.0 / 9.0, 0.0, 0.0, 0.0],
-    [19372.0 / 6561.0, -25360.0 / 2187.0, 64448.0 / 6561.0, -212.0 / 729.0, 0.0, 0.0],
-    [9017.0 / 3168.0, -355.0 / 33.0, 46732.0 / 5247.0, 49.0 / 176.0, -5103.0 / 18656.0, 0.0],
-    // The last row is the fifth-order solution: its stage is the next step's first.
-    [35.0 / 384.0, 0.0, 500.0 / 1113.0, 125.0 / 192.0, -2187.0 / 6784.0, 11.0 / 84.0],
-];
-/// Fifth minus fourth order.
-const E: [f64; 7] =
-    [71.0 / 57600.0, 0.0, -71.0 / 16695.0, 71.0 / 1920.0, -17253.0 / 339200.0, 22.0 / 525.0, -1.0 / 40.0];
-const STAGES: usize = 7;
-const SAFETY: f64 = 0.9;
-const SHRINK: f64 = 0.2;
-const GROW: f64 = 10.0;
-/// −1/(order of the error estimate + 1)
-const EXPONENT: f64 = -1.0 / 5.0;
+mod control;
+mod pair;
+
+pub use control::Control;
+pub(crate) use control::Memory;
+pub use pair::Pair;
 
 /// A system of ordinary differential equations, one for each sample of a batch.
 pub trait Ode {
@@ -47,9 +35,13 @@ pub trait Ode {
     fn rhs(&self, y: &Tensor, t: &[f64], samples: &[usize]) -> sde_core::Result<Tensor>;
 }
 
-/// The solver's tolerances and limits.
+/// The solver: its pair, its control, its tolerances and limits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Adaptive {
+    /// The formulas.
+    pub pair: Pair,
+    /// The rule for the next step.
+    pub control: Control,
     /// Error allowed relative to the state.
     pub rtol: f64,
     /// Error allowed besides.
@@ -110,18 +102,19 @@ impl AdaptiveSolution {
 struct Lane {
     sample: usize,
     y: Vec<f64>,
-    stages: [Vec<f64>; STAGES],
+    stages: Vec<Vec<f64>>,
     h: f64,
-    /// The last attempt was rejected, or its error was not a number.
-    rejected: bool,
+    memory: Memory,
+    /// The error of the last attempt was not a number.
     failed: bool,
     report: Report,
 }
 
 impl Adaptive {
-    /// Tolerances, and the default limits: 100 000 evaluations, no smallest step but rounding's.
-    pub fn new(rtol: f64, atol: f64) -> Self {
-        Self { rtol, atol, min_step: 0.0, max_nfe: 100_000, first_step: None }
+    /// Dormand–Prince 5(4) with the elementary control, and the usual limits: 100 000 evaluations, no smallest step but rounding's.
+    pub const fn new(rtol: f64, atol: f64) -> Self {
+        let (pair, control) = (Pair::DORMAND_PRINCE, Control::Elementary);
+        Self { pair, control, rtol, atol, min_step: 0.0, max_nfe: 100_000, first_step: None }
     }
 
     /// Integrates each row of `y` from `from` to `to` (either may be larger).
@@ -134,11 +127,15 @@ impl Adaptive {
     /// an error: its report says so.
     pub fn integrate(&self, ode: &dyn Ode, y: &Tensor, from: f64, to: f64) -> Result<AdaptiveSolution> {
         self.check(from, to)?;
+        self.control.check()?;
         let (batch, _) = y.dims2()?;
         let rows = y.to_dtype(DType::F64)?.to_device(&Device::Cpu)?.to_vec2::<f64>()?;
         let mut done: Vec<Option<Lane>> = (0..batch).map(|_| None).collect();
-        let mut active: Vec<Lane> =
-            rows.into_iter().enumerate().map(|(i, row)| Lane::new(i, row, from)).collect();
+        let mut active: Vec<Lane> = rows
+            .into_iter()
+            .enumerate()
+            .map(|(i, row)| Lane::new(i, row, from, self.pair.stages()))
+            .collect();
         let host = Rhs { ode, like: y };
         if from != to {
             self.start(&host, &mut active, from, to)?;
@@ -206,7 +203,11 @@ impl Adaptive {
             let d1 = self.norm(&lane.stages[0], &lane.y, &lane.y);
             let d2 = self.norm(&difference, &lane.y, &lane.y) / h0;
             let slope = d1.max(d2);
-            let h1 = if slope <= 1e-15 { (1e-3 * h0).max(1e-6) } else { (0.01 / slope).powf(-EXPONENT) };
+            let h1 = if slope <= 1e-15 {
+                (1e-3 * h0).max(1e-6)
+            } else {
+                (0.01 / slope).powf(self.pair.exponent())
+            };
             lane.h = direction * (100.0 * h0).min(h1).min(span);
         }
         Ok(())
@@ -220,12 +221,9 @@ impl Adaptive {
                 lane.h = left;
             }
         }
-        for stage in 1..STAGES {
-            rhs.fill(lanes, stage, |lane| {
-                let terms: Vec<(f64, &Vec<f64>)> =
-                    (0..stage).map(|j| (A[stage][j], &lane.stages[j])).collect();
-                (lane.report.t + C[stage] * lane.h, combine(&lane.y, lane.h, &terms))
-            })?;
+        for stage in 1..self.pair.stages() {
+            let (row, node) = (self.pair.row(stage), self.pair.node(stage));
+            rhs.fill(lanes, stage, |lane| (lane.report.t + node * lane.h, lane.moved(row)))?;
         }
         lanes.par_iter_mut().for_each(|lane| self.decide(lane, to));
         Ok(())
@@ -233,28 +231,21 @@ impl Adaptive {
 
     /// Accepts or rejects the step just computed, and chooses the next.
     fn decide(&self, lane: &mut Lane, to: f64) {
-        let solution: Vec<(f64, &Vec<f64>)> = (0..6).map(|j| (A[6][j], &lane.stages[j])).collect();
-        let next = combine(&lane.y, lane.h, &solution);
+        let next = lane.moved(self.pair.weights());
         let zero = vec![0.0; next.len()];
-        let errors: Vec<(f64, &Vec<f64>)> = (0..STAGES).map(|j| (E[j], &lane.stages[j])).collect();
-        let error = self.norm(&combine(&zero, lane.h, &errors), &lane.y, &next);
+        let error = self.norm(&combine(&zero, lane.h, &lane.terms(self.pair.error())), &lane.y, &next);
         lane.failed = !error.is_finite();
         if error < 1.0 {
-            let grow = if error == 0.0 { GROW } else { (SAFETY * error.powf(EXPONENT)).min(GROW) };
-            // After a rejection a step may not grow at once.
-            let grow = if lane.rejected { grow.min(1.0) } else { grow };
             let arrived = lane.h == to - lane.report.t;
             lane.report.t = if arrived { to } else { lane.report.t + lane.h };
             lane.report.accepted += 1;
-            lane.rejected = false;
             lane.y = next;
-            lane.stages.swap(0, STAGES - 1);
-            lane.h *= grow;
+            let last = lane.stages.len() - 1;
+            lane.stages.swap(0, last);
+            lane.h *= self.control.accept(error, self.pair.exponent(), &mut lane.memory);
         } else {
-            let shrink = if error.is_finite() { (SAFETY * error.powf(EXPONENT)).max(SHRINK) } else { SHRINK };
             lane.report.rejected += 1;
-            lane.rejected = true;
-            lane.h *= shrink;
+            lane.h *= self.control.reject(error, self.pair.exponent(), &mut lane.memory);
         }
     }
 
@@ -279,10 +270,19 @@ impl Adaptive {
 }
 
 impl Lane {
-    fn new(sample: usize, y: Vec<f64>, t: f64) -> Self {
+    fn new(sample: usize, y: Vec<f64>, t: f64, stages: usize) -> Self {
         let report = Report { t, nfe: 0, accepted: 0, rejected: 0, outcome: Outcome::Finished };
-        let stages = std::array::from_fn(|_| vec![0.0; y.len()]);
-        Self { sample, y, stages, h: 0.0, rejected: false, failed: false, report }
+        let stages = vec![vec![0.0; y.len()]; stages];
+        Self { sample, y, stages, h: 0.0, memory: Memory::EMPTY, failed: false, report }
+    }
+
+    fn terms(&self, coefficients: &[f64]) -> Vec<(f64, &Vec<f64>)> {
+        coefficients.iter().copied().zip(&self.stages).collect()
+    }
+
+    /// `y + h Σ c_j k_j`.
+    fn moved(&self, coefficients: &[f64]) -> Vec<f64> {
+        combine(&self.y, self.h, &self.terms(coefficients))
     }
 
     /// Writes down how it ended.
