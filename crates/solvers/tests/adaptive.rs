@@ -59,6 +59,8 @@ fn no_more_evaluations_than_scipy_and_the_same_solution() {
                 "{method} {tolerance}: {ours} evaluations, scipy {theirs}; the same in {alike} of {samples}"
             );
             assert!(ours as f64 <= 1.05 * theirs as f64, "{method} {tolerance}: {ours} against {theirs}");
+            // Rounding may turn the decision on a step; in a few samples at most.
+            assert!(alike as f64 >= 0.95 * samples as f64, "the same count in {alike} of {samples}");
         }
     }
 }
@@ -74,7 +76,6 @@ fn at_tight_tolerances_as_scipy() {
         let gap = largest_gap(&solution.y, golden.get("x_rk45"));
         assert!(gap < 1e-9 * largest(&solution.y).max(1.0), "{name}: {gap:e}");
     }
-    eprintln!("RK45 1e-10: {ours} evaluations, scipy {theirs}");
     assert!(ours as f64 <= 1.05 * theirs as f64, "{ours} against {theirs}");
 }
 
@@ -167,7 +168,6 @@ fn every_pair_and_control_reaches_the_flow_and_pi_rejects_less() {
             assert!(nfe[1] as f64 <= 1.25 * nfe[0] as f64, "{name} {}: {nfe:?}", pair.name());
         }
     }
-    eprintln!("rejected: elementary {}, PI {}", rejected[0], rejected[1]);
     assert!(rejected[1] < rejected[0], "{rejected:?}");
 }
 
@@ -196,10 +196,6 @@ fn errors_fall_with_the_order_of_the_pair() {
             let ((coarse, n1), (fine, n2)) = (error(1e-8), error(1e-12));
             let order = (coarse / fine).ln() / (n2 / n1).ln();
             let gap = order - pair.order() as f64;
-            eprintln!(
-                "{} {control:?}: order {order:.2}, {coarse:.1e} in {n1}, {fine:.1e} in {n2}",
-                pair.name()
-            );
             // Where leading terms of the error cancel along this solution, it falls faster.
             assert!((-0.5..1.5).contains(&gap), "{} {control:?}: order {order}", pair.name());
         }
