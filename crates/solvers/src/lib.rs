@@ -38,12 +38,8 @@ mod sampler;
 pub mod table;
 mod tableau;
 
-<<<<<<< HEAD
-pub use adaptive::{Adaptive, Outcome};
-pub use adaptive_sde::AdaptiveSde;
-=======
 pub use adaptive::{Adaptive, Control, Outcome, Pair};
->>>>>>> fdd0413 (Embedded pairs and step controls as data; evaluations equal scipy's)
+pub use adaptive_sde::AdaptiveSde;
 pub use divergence::Divergence;
 pub use error::{Error, Result};
 pub use flow::{AdaptiveFlow, Chart, ProbabilityFlow};

@@ -55,9 +55,6 @@ fn no_more_evaluations_than_scipy_and_the_same_solution() {
                 // The rules are the same, so states differ by rounding, however much that is amplified by the steps it moves.
                 assert!(gap < tol * largest(&solution.y).max(1.0), "{key}: {gap:e}");
             }
-            eprintln!(
-                "{method} {tolerance}: {ours} evaluations, scipy {theirs}; the same in {alike} of {samples}"
-            );
             assert!(ours as f64 <= 1.05 * theirs as f64, "{method} {tolerance}: {ours} against {theirs}");
             // Rounding may turn the decision on a step; in a few samples at most.
             assert!(alike as f64 >= 0.95 * samples as f64, "the same count in {alike} of {samples}");
@@ -143,9 +140,6 @@ fn end_states_of_torchdiffeq() {
             let theirs = golden.get(&format!("{name}_{tolerance}__x"));
             let gap = largest_gap(&x, theirs);
             let (ours, peer) = (largest_gap(&x, &exact), largest_gap(theirs, &exact));
-            eprintln!(
-                "{name} {tolerance}: apart {gap:.1e}; from the flow {ours:.1e}, torchdiffeq {peer:.1e}"
-            );
         }
     }
 }

@@ -454,7 +454,7 @@ fn samplers_of_every_kind_take_a_guided_field() -> Result<()> {
     }
 
     // The adaptive solver drops samples that have arrived: each is what it is alone, bit for bit, with its own label.
-    let solver = Adaptive { rtol: 1e-5, atol: 1e-5, min_step: 0.0, max_nfe: 10_000, first_step: None };
+    let solver = Adaptive { max_nfe: 10_000, ..Adaptive::new(1e-5, 1e-5) };
     let solve = |field: &dyn Field, x: &Tensor| {
         ProbabilityFlow::new(&sde, field, Chart::Time).solve(&solver, x, 1.0, 1e-3).expect("a solution")
     };
