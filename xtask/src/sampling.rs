@@ -1,5 +1,7 @@
 //! Drawing samples: a configured sampler run on a field, in batches whose size changes nothing.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use sde_core::noise::{BatchNoise, Noise, NormalSource};
@@ -30,7 +32,20 @@ impl Drawn {
             return json!(min);
         }
         let mean = self.nfe.iter().sum::<usize>() as f64 / self.nfe.len() as f64;
-        json!({ "mean": mean, "min": min, "max": max })
+        json!({ "mean": mean, "min": min, "max": max, "samples_by_calls": self.histogram() })
+    }
+
+    /// Evaluations in words.
+    pub fn nfe_text(&self) -> String {
+        let (min, max) = (self.nfe.iter().min().unwrap_or(&0), self.nfe.iter().max().unwrap_or(&0));
+        if min == max { min.to_string() } else { format!("{min} to {max}") }
+    }
+
+    /// The number of samples for each number of evaluations.
+    fn histogram(&self) -> BTreeMap<usize, usize> {
+        let mut counts = BTreeMap::new();
+        self.nfe.iter().for_each(|nfe| *counts.entry(*nfe).or_default() += 1);
+        counts
     }
 }
 

@@ -79,13 +79,8 @@ fn decoding_undoes_encoding_as_far_as_tolerance_and_steps_allow() -> sde_solvers
     let field = OracleField::noise(&data, &sde);
     let flow = ProbabilityFlow::new(&sde, &field, Chart::Time);
     let x = normals(&[6, 2], 0);
-    let solver = |tolerance| Adaptive {
-        rtol: tolerance,
-        atol: tolerance,
-        min_step: 0.0,
-        max_nfe: 100_000,
-        first_step: None,
-    };
+    let solver =
+        |tolerance| Adaptive { max_nfe: 100_000, first_step: None, ..Adaptive::new(tolerance, tolerance) };
     let mut errors = Vec::new();
     for tolerance in [1e-4, 1e-6, 1e-8] {
         let up = flow.solve(&solver(tolerance), &x, 1e-3, 1.0)?;

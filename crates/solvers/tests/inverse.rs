@@ -272,7 +272,7 @@ fn guidance_by_reconstruction_finds_the_posterior_with_any_sampler() -> Result<(
     let likelihood = Reconstruction::new(&mask, y.clone(), &sde, Spread::OfData { variance: 1.0 }, 0.05);
     let guided = CleanGuided::new(OracleField::noise(&data, &sde), &sde, &likelihood, 1.0);
     let start = normals(&[4, 2], 10);
-    let solver = Adaptive { rtol: 1e-7, atol: 1e-7, min_step: 0.0, max_nfe: 100_000, first_step: None };
+    let solver = Adaptive::new(1e-7, 1e-7);
     let solve = |field: &dyn Field, x: &Tensor| {
         ProbabilityFlow::new(&sde, field, Chart::Clock).solve(&solver, x, 0.999, 1e-3).expect("a solution").y
     };

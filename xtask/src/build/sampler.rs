@@ -2,7 +2,7 @@
 
 use sde_core::{LinearSde, TimeGrid};
 use sde_solvers::catalog::{self, ChurnSettings, Entry, Make, Settings};
-use sde_solvers::{Adaptive, AdaptiveSde, Chart, Clipping};
+use sde_solvers::{Adaptive, AdaptiveSde, Chart, Clipping, Control};
 use serde::{Deserialize, Serialize};
 
 use super::ProcessConfig;
@@ -35,6 +35,8 @@ pub struct SamplerConfig {
     pub between: Option<f64>,
     /// Examples that calibrated samplers look at first; 1000 if absent.
     pub calibration: Option<usize>,
+    /// Damping of the step control of adaptive solvers of the flow, 0 to 1; elementary control if absent.
+    pub damping: Option<f64>,
     /// Relative and absolute tolerance of adaptive-sde; what was published for images if absent.
     pub sde_tolerances: Option<[f64; 2]>,
     /// The noise of edm-churn; if absent, what was published for a VP network on CIFAR-10.
@@ -105,7 +107,9 @@ impl SamplerConfig {
 
     /// The adaptive solver these settings describe.
     pub fn adaptive(&self) -> Adaptive {
-        Adaptive { min_step: self.min_step, max_nfe: self.max_nfe, ..Adaptive::new(self.rtol, self.atol) }
+        let control = self.damping.map_or(Control::Elementary, |damping| Control::Pi { damping });
+        let (min_step, max_nfe) = (self.min_step, self.max_nfe);
+        Adaptive { control, min_step, max_nfe, ..Adaptive::new(self.rtol, self.atol) }
     }
 
     /// The variable the adaptive solver steps in; none for what suits the process.

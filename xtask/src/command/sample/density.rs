@@ -41,7 +41,7 @@ pub fn run(args: &Sample, file: &Path, output: Output) -> Result<()> {
         write_tensor(out, &drawn.x)?;
         record["files"] = json!([out.display().to_string()]);
     }
-    let summary = format!("{} samples, {} network calls each", drawn.nfe.len(), drawn.nfe_record());
+    let summary = format!("{} samples, {} network calls each", drawn.nfe.len(), drawn.nfe_text());
     let place = match &args.out {
         Some(out) => format!(": {}", out.display()),
         None => " (not kept; --out FILE.npy does)".into(),

@@ -83,7 +83,7 @@ pub fn run(args: &Sample, output: Output) -> Result<()> {
     record["files"] = json!(files);
     let place = if is_npy(&out) { run.path.join("records/sample.json") } else { out.join("record.json") };
     save_record(&place, &record)?;
-    let (n, nfe) = (drawn.nfe.len(), drawn.nfe_record());
+    let (n, nfe) = (drawn.nfe.len(), drawn.nfe_text());
     output.result(format!("{n} samples, {nfe} network calls each: {}", files.join(", ")), &record)
 }
 
