@@ -210,9 +210,9 @@ mod tests {
             let b: Vec<f64> = pair.weights().iter().copied().chain([0.0]).collect();
             let lower: Vec<f64> = b.iter().zip(pair.error()).map(|(b, e)| b - e).collect();
             for (weights, order) in [(&b, pair.order), (&lower, pair.estimate)] {
-                // Coefficients up to 13 are given to 16 digits.
+                // Coefficients up to 13 are given to 16 digits: 2e-15 each, and a tree sums products of seven of them.
                 let kept = (1..=order).map(|size| defect(&pair, weights, size)).fold(0.0, f64::max);
-                assert!(kept < 1e-14, "{name} at order {order}: {kept:e}");
+                assert!(kept < 5e-14, "{name} at order {order}: {kept:e}");
                 let missed = defect(&pair, weights, order + 1);
                 assert!(missed > 1e-5, "{name} beyond order {order}: {missed:e}");
             }
