@@ -5,9 +5,11 @@ mod likelihood;
 mod loss;
 mod process;
 pub mod sampler;
+mod variance;
 
 pub use data::{DataConfig, Loaded, Use};
 pub use likelihood::LikelihoodConfig;
 pub use loss::LossConfig;
 pub use process::ProcessConfig;
 pub use sampler::SamplerConfig;
+pub use variance::VarianceConfig;

@@ -11,7 +11,7 @@ use sde_train::TrainConfig;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::build::{DataConfig, LikelihoodConfig, LossConfig, ProcessConfig, SamplerConfig};
+use crate::build::{DataConfig, LikelihoodConfig, LossConfig, ProcessConfig, SamplerConfig, VarianceConfig};
 use crate::exit::Failure;
 
 /// Everything that configures a run.
@@ -35,6 +35,9 @@ pub struct Preset {
     pub net: NetConfig,
     /// What is minimised.
     pub loss: LossConfig,
+    /// A second output that is trained instead of the network, on the frozen network of another run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variance: Option<VarianceConfig>,
     /// How it is minimised.
     pub train: TrainConfig,
     /// How samples are drawn.
@@ -54,6 +57,8 @@ macro_rules! presets {
 presets!(
     "digits",
     "digits-conditional",
+    "digits-npr",
+    "digits-sn",
     "mnist",
     "fashion-mnist",
     "cifar10",

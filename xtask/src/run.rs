@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
-use sde_core::{LinearSde, Model, ModelField};
+use sde_core::{LinearSde, Model, ModelField, ModelMoments};
 use sde_data::{Encoding, Range};
-use sde_nets::Weights;
+use sde_nets::{Builder, SecondHead, Weights};
 use sde_train::hash::weights_hash;
 use sde_train::{WEIGHTS, checkpoint, ema_file, newest_run};
 use serde_json::{Value, json};
@@ -22,6 +22,19 @@ pub const ROOT: &str = "checkpoints";
 
 /// A network.
 pub type Network = Box<dyn Model + Send + Sync>;
+
+/// The network of a preset; with `frozen` weights a second output on that network.
+pub fn build_network(
+    preset: &Preset,
+    b: &Builder,
+    shape: &[usize],
+    frozen: Option<&Weights>,
+) -> sde_nets::Result<Network> {
+    Ok(match frozen {
+        Some(frozen) => Box::new(SecondHead::new(b, &preset.net, frozen, shape)?),
+        None => preset.net.build(b, shape)?,
+    })
+}
 
 /// A run, its weights chosen and loaded.
 pub struct Run {
@@ -129,8 +142,9 @@ impl Run {
         device: &Device,
         origin: Value,
     ) -> Result<Self> {
+        let frozen = preset.variance.as_ref().map(|variance| variance.kept_weights(&path)).transpose()?;
         let network = weights
-            .freeze(DType::F32, device, |b| preset.net.build(b, &shape))
+            .freeze(DType::F32, device, |b| build_network(&preset, b, &shape, frozen.as_ref()))
             .with_context(|| format!("{}: the weights do not fit the configured network", path.display()))?;
         let sde: Arc<dyn LinearSde> = Arc::from(preset.process.build()?);
         Ok(Self { path, preset, seed, shape, encoding, sde, device: device.clone(), network, origin })
@@ -149,6 +163,18 @@ impl Run {
     /// The network as a sampler sees it.
     pub fn field(&self) -> ModelField<&Network> {
         ModelField::new(&self.network, DType::F32, &self.device)
+    }
+
+    /// Mean and variance of the noise as a sampler of learned variances sees them, of a run with a second output.
+    #[allow(dead_code, reason = "for samplers of learned variances")]
+    pub fn moments(&self) -> Result<ModelMoments<'_, &Network>> {
+        let variance = self.preset.variance.as_ref().ok_or_else(|| {
+            Failure::Usage(format!(
+                "{}: this run has no second output; train one on it: train a preset with a section [variance], such as digits-npr, --set variance.base={0}",
+                self.path.display()
+            ))
+        })?;
+        Ok(ModelMoments::new(&self.network, variance.moment()?, self.sde.as_ref(), DType::F32, &self.device))
     }
 
     /// The network.

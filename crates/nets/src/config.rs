@@ -3,6 +3,7 @@
 use sde_core::Model;
 use serde::{Deserialize, Serialize};
 
+use crate::head::Trunk;
 use crate::{Builder, Mlp, MlpConfig, Result, Rezero, RezeroConfig, Unet, UnetConfig};
 
 /// A network's configuration; the key `kind` says which.
@@ -23,6 +24,15 @@ impl NetConfig {
     /// # Errors
     /// [`crate::Error::Config`] where the configuration describes no network for such samples.
     pub fn build(&self, b: &Builder, sample_shape: &[usize]) -> Result<Box<dyn Model + Send + Sync>> {
+        Ok(match self {
+            Self::Mlp(config) => Box::new(Mlp::new(b, config, sample_shape)?),
+            Self::Rezero(config) => Box::new(Rezero::new(b, config, sample_shape)?),
+            Self::Unet(config) => Box::new(Unet::new(b, config, sample_shape)?),
+        })
+    }
+
+    /// The same network, showing its last state.
+    pub(crate) fn trunk(&self, b: &Builder, sample_shape: &[usize]) -> Result<Box<dyn Trunk + Send + Sync>> {
         Ok(match self {
             Self::Mlp(config) => Box::new(Mlp::new(b, config, sample_shape)?),
             Self::Rezero(config) => Box::new(Rezero::new(b, config, sample_shape)?),

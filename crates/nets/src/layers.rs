@@ -99,6 +99,11 @@ impl GroupNorm {
         Ok(Self { weight, bias: b.get(&[channels], "bias", Init::Constant(0.0))?, args })
     }
 
+    /// Its number of channels, and how it is computed.
+    pub(crate) fn shape(&self) -> (usize, GroupNormArgs) {
+        (self.weight.elem_count(), self.args)
+    }
+
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::group_norm(x, &self.weight, &self.bias, self.args)
     }

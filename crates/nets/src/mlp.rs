@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::classes::{ClassVectors, check_labels};
 use crate::embedding::{TimeEmbedding, TimeFeatures};
+use crate::head::{Last, Trunk};
 use crate::layers::{Linear, matmul_by_rows};
 use crate::{Builder, Error, Init, Result, ops, points};
 
@@ -60,6 +61,7 @@ pub struct Mlp {
     /// Ωᵀ, `[D, count]`.
     frequencies: Option<Tensor>,
     layers: Vec<Linear>,
+    last: Last,
 }
 
 impl Mlp {
@@ -95,24 +97,27 @@ impl Mlp {
             .enumerate()
             .map(|(i, (&inputs, &outputs))| Linear::new(&b.pp("layer").pp(i), inputs, outputs, 1.0))
             .collect::<Result<_>>()?;
-        Ok(Self { prediction: config.prediction, time, classes, frequencies, layers })
+        let last = Last::Vector { width: config.hidden.last().copied().unwrap_or(first), outputs: dim };
+        Ok(Self { prediction: config.prediction, time, classes, frequencies, layers, last })
     }
 
-    fn output(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
+    /// The output, and the last hidden state.
+    fn run(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> Result<(Tensor, Tensor)> {
         check_labels(self.classes.is_some(), pass.labels, x.dim(0)?)?;
         points::unaugmented(pass)?;
-        let mut hidden = x.flatten_from(1)?;
+        let (mut hidden, mut last) = (x.flatten_from(1)?, x.clone());
         if let Some(frequencies) = &self.frequencies {
             let phases = (matmul_by_rows(&hidden, frequencies)? * TAU)?;
             hidden = Tensor::cat(&[&hidden, &ops::sinusoids(&phases)?], 1)?;
         }
         for (i, layer) in self.layers.iter().enumerate() {
+            last = hidden.clone();
             hidden = match i {
                 0 => self.conditioned(layer.forward(&hidden)?, t, pass)?,
                 _ => layer.forward(&ops::silu(&hidden)?)?,
             };
         }
-        Ok(hidden.reshape(x.dims())?)
+        Ok((hidden.reshape(x.dims())?, last))
     }
 
     /// The first layer, told of time and class.
@@ -132,6 +137,16 @@ impl Model for Mlp {
 
     /// Labels run from 0 to `classes` − 1; the label `classes`, and no labels at all, mean no class.
     fn forward(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> sde_core::Result<Tensor> {
-        Ok(self.output(x, t, pass)?)
+        Ok(self.run(x, t, pass)?.0)
+    }
+}
+
+impl Trunk for Mlp {
+    fn features(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> Result<(Tensor, Tensor)> {
+        self.run(x, t, pass)
+    }
+
+    fn last(&self) -> Last {
+        self.last
     }
 }

@@ -12,6 +12,7 @@ use sde_core::{Model, Pass, Prediction};
 use serde::{Deserialize, Serialize};
 
 use crate::embedding::{TimeEmbedding, TimeFeatures};
+use crate::head::{Last, Trunk};
 use crate::layers::Linear;
 use crate::{Builder, Error, Init, Result, ops, points};
 
@@ -40,6 +41,7 @@ pub struct Rezero {
     input: Linear,
     layers: Vec<(Linear, Tensor)>,
     output: Linear,
+    last: Last,
 }
 
 impl Rezero {
@@ -62,17 +64,19 @@ impl Rezero {
             input: Linear::new(&b.pp("input"), dim, width, 1.0)?,
             layers: (0..config.layers).map(layer).collect::<Result<_>>()?,
             output: Linear::new(&b.pp("output"), width, dim, 1.0)?,
+            last: Last::Vector { width, outputs: dim },
         })
     }
 
-    fn output(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
+    /// The output, and the last hidden state.
+    fn run(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> Result<(Tensor, Tensor)> {
         points::unconditional(pass)?;
         let mut hidden = (self.input.forward(&x.flatten_from(1)?)? + self.time.forward(t)?)?;
         for (linear, alpha) in &self.layers {
             let step = ops::silu(&linear.forward(&hidden)?)?.broadcast_mul(alpha)?;
             hidden = (hidden + step)?;
         }
-        Ok(self.output.forward(&hidden)?.reshape(x.dims())?)
+        Ok((self.output.forward(&hidden)?.reshape(x.dims())?, hidden))
     }
 }
 
@@ -82,6 +86,16 @@ impl Model for Rezero {
     }
 
     fn forward(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> sde_core::Result<Tensor> {
-        Ok(self.output(x, t, pass)?)
+        Ok(self.run(x, t, pass)?.0)
+    }
+}
+
+impl Trunk for Rezero {
+    fn features(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> Result<(Tensor, Tensor)> {
+        self.run(x, t, pass)
+    }
+
+    fn last(&self) -> Last {
+        self.last
     }
 }

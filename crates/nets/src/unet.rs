@@ -37,6 +37,7 @@ use self::conditioning::Conditioning;
 pub use self::config::{Resampling, UnetConfig, UpAttention};
 use self::path::{Down, Plan, Up, middle};
 use self::stage::Stage;
+use crate::head::{Last, Trunk};
 use crate::layers::{Conv2d, GroupNorm, NOTHING};
 use crate::ops::Window;
 use crate::{Builder, Error, Precondition, Result};
@@ -93,8 +94,8 @@ impl Unet {
         })
     }
 
-    /// What the layers compute, before any preconditioning.
-    fn raw(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
+    /// What the layers compute, before any preconditioning, and the state before the last of them.
+    fn raw(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> Result<(Tensor, Tensor)> {
         let (batch, channels, height, width) = x.dims4()?;
         if channels != self.channels || !self.divides(height) || !self.divides(width) {
             return Err(Error::Shape {
@@ -109,7 +110,7 @@ impl Unet {
         let h = self.down.forward(&x, &mut skips, &embedding, pass.dropout)?;
         let h = self.middle.forward(&h, None, &embedding, pass.dropout)?;
         let h = self.up.forward(h, &mut skips, &embedding, pass.dropout)?;
-        self.output.forward(&self.norm.forward(&h)?)
+        Ok((self.output.forward(&self.norm.forward(&h)?)?, h))
     }
 
     fn divides(&self, size: usize) -> bool {
@@ -124,10 +125,24 @@ impl Model for Unet {
 
     /// Labels run from 0 to `classes` − 1; the label `classes`, and no labels at all, mean no class.
     fn forward(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> sde_core::Result<Tensor> {
-        let output = match self.precondition {
-            Some(form) => form.apply(x, t, |x, t| self.raw(x, t, pass)),
-            None => self.raw(x, t, pass),
-        };
-        Ok(output?)
+        Ok(self.features(x, t, pass)?.0)
+    }
+}
+
+impl Trunk for Unet {
+    fn features(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> Result<(Tensor, Tensor)> {
+        let Some(form) = self.precondition else { return self.raw(x, t, pass) };
+        let mut features = None;
+        let output = form.apply(x, t, |x, t| {
+            let (output, state) = self.raw(x, t, pass)?;
+            features = Some(state);
+            Ok(output)
+        })?;
+        Ok((output, features.unwrap_or_else(|| x.clone())))
+    }
+
+    fn last(&self) -> Last {
+        let (channels, norm) = self.norm.shape();
+        Last::Map { channels, outputs: self.channels, norm }
     }
 }

@@ -24,6 +24,7 @@ mod empirical;
 mod error;
 pub mod grid;
 mod model;
+mod moments;
 pub mod noise;
 mod op;
 pub mod oracle;
@@ -39,11 +40,12 @@ pub use empirical::EmpiricalField;
 pub use error::{Error, Result};
 pub use grid::TimeGrid;
 pub use model::{Cotangents, Field, FieldFn, Model, ModelField, Pass, per_sample, reverse_mode, rows_of};
+pub use moments::{ModelMoments, MomentField, Moments, SecondMoment, required};
 pub use op::Op;
 pub use oracle_field::OracleField;
 pub use prediction::{Conversion, Prediction};
 pub use process::{LinearSde, ScalarSde, Span, check_process};
-pub use tensor::{Converted, apply_each};
+pub use tensor::{Converted, apply_each, convert};
 
 /// The snippet of the crate's README, run as a test.
 #[cfg(doctest)]

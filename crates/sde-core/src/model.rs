@@ -35,6 +35,20 @@ pub trait Model {
     /// # Shapes
     /// `x` `[B, …]`, `t` `[B]`; the output has the shape of `x`.
     fn forward(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> Result<Tensor>;
+
+    /// The prediction and the second output beside it, in one pass; what it means is a [`SecondMoment`](crate::SecondMoment). Models of the mean
+    /// alone, the default, have none.
+    ///
+    /// # Shapes
+    /// Both outputs have the shape of `x`.
+    fn forward_with_second(
+        &self,
+        x: &Tensor,
+        t: &Tensor,
+        pass: Pass<'_>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        Ok((self.forward(x, t, pass)?, None))
+    }
 }
 
 impl<M: Model + ?Sized> Model for &M {
@@ -44,6 +58,14 @@ impl<M: Model + ?Sized> Model for &M {
     fn forward(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
         (**self).forward(x, t, pass)
     }
+    fn forward_with_second(
+        &self,
+        x: &Tensor,
+        t: &Tensor,
+        pass: Pass<'_>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        (**self).forward_with_second(x, t, pass)
+    }
 }
 
 impl<M: Model + ?Sized> Model for Box<M> {
@@ -52,6 +74,14 @@ impl<M: Model + ?Sized> Model for Box<M> {
     }
     fn forward(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
         (**self).forward(x, t, pass)
+    }
+    fn forward_with_second(
+        &self,
+        x: &Tensor,
+        t: &Tensor,
+        pass: Pass<'_>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        (**self).forward_with_second(x, t, pass)
     }
 }
 

@@ -216,6 +216,22 @@ struct Part<'a> {
     log_norm: f64,
 }
 
+impl Part<'_> {
+    /// The diagonal of `I − Rᵀ V⁻¹ R`, the covariance of ε given the state and this component.
+    fn noise_variance(&self, factor: &Op) -> Result<DVector<f64>> {
+        let (values, dim) = (&self.covariance.values, self.mean.len());
+        let seen = match (factor.as_scalar(), &self.covariance.basis) {
+            (Some(sigma), None) => return Ok(values.map(|v| 1.0 - sigma * sigma / v)),
+            (Some(sigma), Some(basis)) => basis.transpose() * sigma,
+            (None, None) => expand(factor, dim)?,
+            (None, Some(basis)) => basis.transpose() * expand(factor, dim)?,
+        };
+        // Row i of `seen` belongs to the eigenvalue i.
+        let column = |j: usize| seen.column(j).component_div(values).dot(&seen.column(j));
+        Ok(DVector::from_fn(dim, |j, _| 1.0 - column(j)))
+    }
+}
+
 /// The law of the noised state at one time: exact density, score, ε and x₀.
 #[derive(Debug, Clone)]
 pub struct Marginal<'a> {
@@ -280,6 +296,25 @@ impl Marginal<'_> {
         }
         let noise = self.factor.transpose().scale(-1.0).apply_host(score.as_slice())?;
         Ok(Exact { log_density, score: score.as_slice().to_vec(), noise, data: data.as_slice().to_vec() })
+    }
+
+    /// The variance of each coordinate of ε given `u`: over the components, `Σ r_k [(ε_k − ε)² + diag(I − Rᵀ V_k⁻¹ R)]`.
+    ///
+    /// # Errors
+    /// When `u` has another dimension than the data.
+    pub fn noise_variance(&self, u: &[f64]) -> Result<Vec<f64>> {
+        let u = self.state(u)?;
+        let (weights, scores, _) = self.posterior(&u);
+        let back = self.factor.transpose().scale(-1.0);
+        let noise_of = |s: &DVector<f64>| back.apply_host(s.as_slice()).map(DVector::from_vec);
+        let noises = scores.iter().map(noise_of).collect::<Result<Vec<_>>>()?;
+        let mean = noises.iter().zip(&weights).fold(DVector::zeros(u.len()), |sum, (e, r)| sum + e * *r);
+        let mut variance = DVector::zeros(u.len());
+        for ((part, r), noise) in self.parts.iter().zip(&weights).zip(&noises) {
+            let between = (noise - &mean).map(|e| e * e);
+            variance += (between + part.noise_variance(&self.factor)?) * *r;
+        }
+        Ok(variance.as_slice().to_vec())
     }
 
     /// The Hessian of the log density at `u`, times `v`.

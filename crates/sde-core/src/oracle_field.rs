@@ -31,7 +31,7 @@ impl<'a> OracleField<'a> {
     }
 
     /// Maps each row of a batch, in parallel, on the host and in f64.
-    fn rows<R: Send>(
+    pub(crate) fn rows<R: Send>(
         &self,
         x: &Tensor,
         t: &[f64],

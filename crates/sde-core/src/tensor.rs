@@ -78,6 +78,18 @@ struct Maps {
 }
 
 impl Maps {
+    fn new(
+        sde: &dyn LinearSde,
+        (from, to): (Prediction, Prediction),
+        t: &[f64],
+        batch: usize,
+    ) -> Result<Self> {
+        let times = if t.len() == 1 { t.to_vec() } else { per_sample(t, batch)? };
+        let maps = times.iter().map(|&t| from.conversion(to, sde, t)).collect::<Result<Vec<Conversion>>>()?;
+        let (state, value) = maps.into_iter().map(|m| (m.state, m.value)).unzip();
+        Ok(Self { state, value })
+    }
+
     fn apply(&self, x: &Tensor, value: &Tensor) -> Result<Tensor> {
         if let ([state], [factor]) = (self.state.as_slice(), self.value.as_slice()) {
             return Ok(combine(&[(state, x), (factor, value)])?.sum);
@@ -91,6 +103,26 @@ impl Maps {
     }
 }
 
+/// A value of one prediction at `x` as that of another: `(from, to)`.
+///
+/// # Shapes
+/// `x` and `value` `[B, …]`; `t` one time a sample, or one for all.
+///
+/// # Errors
+/// As [`Prediction::conversion`].
+pub fn convert(
+    sde: &dyn LinearSde,
+    (from, to): (Prediction, Prediction),
+    t: &[f64],
+    x: &Tensor,
+    value: &Tensor,
+) -> Result<Tensor> {
+    if from == to {
+        return Ok(value.clone());
+    }
+    Maps::new(sde, (from, to), t, x.dim(0)?)?.apply(x, value)
+}
+
 impl<'a, F: Field> Converted<'a, F> {
     /// `field`, a field of `sde`, as a prediction of `to`.
     pub fn new(field: F, sde: &'a dyn LinearSde, to: Prediction) -> Self {
@@ -98,11 +130,7 @@ impl<'a, F: Field> Converted<'a, F> {
     }
 
     fn maps(&self, x: &Tensor, t: &[f64]) -> Result<Maps> {
-        let times = if t.len() == 1 { t.to_vec() } else { per_sample(t, x.dim(0)?)? };
-        let maps = times.iter().map(|&t| self.field.prediction().conversion(self.to, self.sde, t));
-        let maps = maps.collect::<Result<Vec<Conversion>>>()?;
-        let (state, value) = maps.into_iter().map(|m| (m.state, m.value)).unzip();
-        Ok(Maps { state, value })
+        Maps::new(self.sde, (self.field.prediction(), self.to), t, x.dim(0)?)
     }
 }
 

@@ -168,6 +168,33 @@ fn vector_jacobian_products_agree_with_finite_differences() -> Result<()> {
 }
 
 #[test]
+fn the_variance_of_the_noise_is_one_plus_the_scaled_curvature() -> Result<()> {
+    // Cov(ε | u) = I + Rᵀ H R, H the Hessian of the log density: the diagonal, with and without groups, and for axes and points.
+    let skew = DMatrix::from_row_slice(2, 2, &[0.4, 0.2, 0.2, 0.3]);
+    let mixture =
+        Mixture::new(&[0.4, 0.6], &[vec![0.5, -0.3], vec![-0.7, 0.1]], &[skew, DMatrix::zeros(2, 2)])?;
+    let axes = Mixture::diagonal(vec![0.3, 0.1], vec![0.5, 0.02])?;
+    let points = Mixture::points(&[vec![1.0, 0.0], vec![-1.0, 0.5], vec![0.2, 0.3]])?;
+    let rotating = Rotating { omega: 1.3 };
+    for sde in [&Vp::STANDARD as &dyn LinearSde, &Ve::STANDARD, &rotating] {
+        for data in [&mixture, &axes, &points] {
+            let (t, u) = (0.6, [0.35, -0.2]);
+            let marginal = data.marginal(sde, t)?;
+            let found = marginal.noise_variance(&u)?;
+            let curved = |j: usize| -> Result<f64> {
+                let unit: Vec<f64> = (0..2).map(|i| f64::from(u8::from(i == j))).collect();
+                let seen = marginal.factor().apply_host(&unit)?;
+                let curvature = marginal.hessian_product(&u, &seen)?;
+                Ok(1.0 + seen.iter().zip(curvature).map(|(a, b)| a * b).sum::<f64>())
+            };
+            near(&found, &[curved(0)?, curved(1)?], 1e-12);
+        }
+    }
+    assert!(mixture.marginal(&rotating, 0.6)?.noise_variance(&[0.0]).is_err());
+    Ok(())
+}
+
+#[test]
 fn degenerate_and_malformed_laws_are_refused() -> Result<()> {
     let point = Mixture::points(&[vec![1.0, 2.0]])?;
     assert!(point.marginal(&Vp::STANDARD, 0.0).is_err());

@@ -37,6 +37,7 @@ mod prior;
 mod sampler;
 pub mod table;
 mod tableau;
+mod variance;
 
 pub use adaptive::{Adaptive, Control, Outcome, Pair};
 pub use adaptive_sde::AdaptiveSde;
@@ -51,6 +52,7 @@ pub use table::{
     Slope, Start, StochasticDdim, Tab, Table, UniPc, Update, Variance, denoise,
 };
 pub use tableau::Tableau;
+pub use variance::LearnedVariance;
 
 /// The snippet of the crate's README, run as a test.
 #[cfg(doctest)]

@@ -32,6 +32,7 @@ use sde_core::noise::NormalSource;
 use sde_core::{Converted, Field, LinearSde, Op, Prediction, TimeGrid, combine};
 
 pub use analytic_diagonal::AnalyticDiagonal;
+pub(crate) use analytic_dpm::step as ddim_step;
 pub use analytic_dpm::{AnalyticDpm, Clipping, ResidualVariance};
 pub use churn::Churn;
 pub use ddim::{Ddim, Form};

@@ -12,7 +12,7 @@ use sde_solvers::calibration::{calibrate, residual_variance};
 use sde_solvers::{
     AnalyticDiagonal, AnalyticDpm, Clipping, Error, Multistep, Path, ResidualVariance, Sampler,
 };
-use support::moments::{exact, propagate};
+use support::moments::{exact, propagate, response};
 use support::{process, scalar, tensor};
 
 /// κ of Gaussian data of variance `variance`: α² s²/(α² s² + σ²).
@@ -58,33 +58,6 @@ fn isotropic_gaussians_are_reproduced_exactly_with_any_steps_and_stochasticity()
     }
 }
 
-/// The law that a sampler makes of x ~ N(mean, diag(variances)): its map of state and noise is affine, and read off from unit vectors.
-fn response(
-    sampler: &dyn Sampler,
-    path: &Path<'_>,
-    (mean, variances): (&[f64], &[f64]),
-) -> (Vec<f64>, DMatrix<f64>) {
-    let (dim, steps) = (mean.len(), path.grid.steps());
-    // Sample 0 is the mean without noise, then one for each entry of the state, then of each draw.
-    let batch = 1 + dim * (1 + steps);
-    let mut x = vec![mean.to_vec(); batch];
-    let mut noise = vec![0.0; steps * batch * dim];
-    for i in 0..dim {
-        x[1 + i][i] += variances[i].sqrt();
-        for step in 0..steps {
-            noise[(step * batch + 1 + dim * (1 + step) + i) * dim + i] = 1.0;
-        }
-    }
-    let noise = Recorded(Tensor::from_vec(noise, (steps, batch, dim), &Device::Cpu).expect("noise"));
-    let end = sampler.sample(path, &tensor(&x), &noise).expect("a run").x.to_vec2::<f64>().expect("rows");
-    let columns: Vec<DVector<f64>> = end[1..]
-        .iter()
-        .map(|row| DVector::from_vec(row.iter().zip(&end[0]).map(|(a, b)| a - b).collect()))
-        .collect();
-    let map = DMatrix::from_columns(&columns);
-    (end[0].clone(), &map * map.transpose())
-}
-
 #[test]
 fn a_diagonal_variance_is_exact_where_a_scalar_one_is_not() {
     // Variances (0.01, 1), 10 steps, η = 1: values of the specification.
@@ -102,13 +75,17 @@ fn a_diagonal_variance_is_exact_where_a_scalar_one_is_not() {
     let scalars = vectors.iter().map(|v| (v[0] + v[1]) / 2.0).collect();
     let residual = ResidualVariance { times: grid.times().to_vec(), kappa: scalars };
     let isotropic = AnalyticDpm { eta: 1.0, residual, clipping: Clipping::NONE };
-    let (_, covariance) = response(&isotropic, &path, (&start.0, &start.1));
+    let law = |rule: &dyn Sampler| {
+        let run = |x: &Tensor, noise: &Recorded| rule.sample(&path, x, noise).expect("a run");
+        response(&run, grid.steps(), (&start.0, &start.1))
+    };
+    let (_, covariance) = law(&isotropic);
     assert!((covariance[(0, 0)] - 0.0652).abs() < 6e-5 && (covariance[(1, 1)] - 0.769).abs() < 6e-4);
     for eta in [0.0, 0.5, 1.0] {
         let kappa =
             vectors.iter().map(|v| Tensor::new(v.as_slice(), &Device::Cpu).expect("a vector")).collect();
         let rule = AnalyticDiagonal { eta, times: grid.times().to_vec(), kappa, clipping: Clipping::NONE };
-        let (found, covariance) = response(&rule, &path, (&start.0, &start.1));
+        let (found, covariance) = law(&rule);
         let right = DMatrix::from_diagonal(&DVector::from_vec(variances.to_vec()));
         assert!((covariance - right).amax() < 1e-10, "eta {eta}");
         assert!(found.iter().zip(mean).all(|(a, b)| (a - b).abs() < 1e-10));

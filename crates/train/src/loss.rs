@@ -1,11 +1,14 @@
 //! What is minimised: a scalar that is the mean over the samples of a batch.
 
 mod dsm;
+mod noised;
 mod time_law;
+mod variance;
 mod weighting;
 
 pub use dsm::{Dsm, Reduction};
 pub use time_law::{DrawnTime, TimeLaw};
+pub use variance::VarianceLoss;
 pub use weighting::Weighting;
 
 use candle_core::Tensor;
@@ -45,5 +48,13 @@ impl Model for WithoutDropout<'_> {
     }
     fn forward(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> sde_core::Result<Tensor> {
         self.0.forward(x, t, Pass { dropout: None, ..pass })
+    }
+    fn forward_with_second(
+        &self,
+        x: &Tensor,
+        t: &Tensor,
+        pass: Pass<'_>,
+    ) -> sde_core::Result<(Tensor, Option<Tensor>)> {
+        self.0.forward_with_second(x, t, Pass { dropout: None, ..pass })
     }
 }

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
+use anyhow::Result;
 use sde_core::LinearSde;
-use sde_train::loss::{Dsm, Reduction, TimeLaw, Weighting};
+use sde_train::loss::{Dsm, Loss, Reduction, TimeLaw, VarianceLoss, Weighting};
 use serde::{Deserialize, Serialize};
+
+use super::VarianceConfig;
+use crate::exit::Failure;
 
 /// Denoising score matching: weighting, law of the time, reduction.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -22,5 +26,15 @@ impl LossConfig {
     /// The loss for a process.
     pub fn build(&self, sde: Arc<dyn LinearSde>) -> sde_train::Result<Dsm> {
         Dsm::new(sde, self.time, self.weighting, self.reduction)
+    }
+
+    /// The loss of the network, or of the second output that is trained instead.
+    pub fn of(&self, variance: Option<&VarianceConfig>, sde: Arc<dyn LinearSde>) -> Result<Box<dyn Loss>> {
+        let Some(variance) = variance else { return Ok(Box::new(self.build(sde)?)) };
+        if self.weighting != Weighting::Simple {
+            let text = "loss.weighting must be { kind = \"simple\" } where there is a section [variance]: its loss has a scale of its own";
+            return Err(Failure::Config(text.into()).into());
+        }
+        Ok(Box::new(VarianceLoss::new(sde, variance.moment()?, self.time, self.reduction)?))
     }
 }

@@ -32,6 +32,13 @@ pub fn run(args: &Export, output: Output) -> Result<()> {
     }
     let path = locate(args.run.as_deref())?;
     let preset: Preset = Source::read(&path.join("config.toml"))?.parse()?;
+    if preset.variance.is_some() {
+        let text = format!(
+            "{}: a second output is no network of its own; export the run it stands on",
+            path.display()
+        );
+        return Err(Failure::Config(text).into());
+    }
     let latest = checkpoint::latest(&path.join("checkpoints"))?;
     for (skipped, why) in &latest.skipped {
         output.say(format!("passing over {}: {why}", skipped.display()));

@@ -16,17 +16,17 @@ use indicatif::ProgressBar;
 use sde_core::LinearSde;
 use sde_core::noise::Noise;
 use sde_data::{Dataset, Split};
-use sde_nets::Params;
 use sde_nets::ops::{Products, allow_tf32};
+use sde_nets::{Params, Weights};
 use sde_train::checkpoint::Origin;
 use sde_train::hash::{sha256, weights_hash};
-use sde_train::loss::Dsm;
+use sde_train::loss::Loss;
 use sde_train::{Ended, Hooks, LogRecord, RunDir, State, Task, fit, resume};
 use serde_json::{Value, json};
 
 use super::presets::grouped;
 use super::sample::picture;
-use crate::build::Use;
+use crate::build::{Use, VarianceConfig};
 use crate::cli::Train;
 use crate::config::{Preset, Source};
 use crate::device;
@@ -34,7 +34,7 @@ use crate::exit::Failure;
 use crate::output::{Output, save_record};
 use crate::plot;
 use crate::provenance::{device_name, provenance, revision};
-use crate::run::{Network, ROOT, Run};
+use crate::run::{Network, ROOT, Run, build_network};
 use crate::sampling::Recipe;
 use crate::signals;
 
@@ -56,13 +56,13 @@ pub fn fit_preset(args: &Train, output: Output) -> Result<(PathBuf, String, Valu
         None => Source::find(&args.preset)?,
     };
     args.sets.iter().try_for_each(|set| source.set(set))?;
-    let preset: Preset = source.parse()?;
+    let mut preset: Preset = source.parse()?;
     preset.train.check()?;
     if let Some(path) = &existing {
         existing::require_same(path, &preset)?;
     }
-    let text = toml::to_string(&preset)?;
     if args.dry_run {
+        let text = toml::to_string(&preset)?;
         return Ok((
             existing.unwrap_or_default(),
             text.trim_end().to_owned(),
@@ -75,8 +75,10 @@ pub fn fit_preset(args: &Train, output: Output) -> Result<(PathBuf, String, Valu
         (None, Some(path)) => existing::seed_of(path)?,
         (None, None) => 0,
     };
+    let frozen = frozen(&mut preset, existing.as_deref())?;
+    let text = toml::to_string(&preset)?;
     // What is wrong with data or network is found before there is a directory.
-    let parts = Parts::build(&preset, seed, &device, output)?;
+    let parts = Parts::build(&preset, frozen.as_ref(), seed, &device, output)?;
     let provenance = flat(&provenance(&device), seed);
     let mut directory = match (&existing, &args.out) {
         (Some(path), _) => RunDir::open(path)?,
@@ -84,8 +86,28 @@ pub fn fit_preset(args: &Train, output: Output) -> Result<(PathBuf, String, Valu
         (None, None) => RunDir::create(Path::new(ROOT), &preset.name, &text, &provenance)?,
     };
     let path = directory.path().to_owned();
+    if let Some(frozen) = &frozen {
+        VarianceConfig::keep(&path, frozen)?;
+    }
     let (summary, record) = train(&preset, parts, seed, args.steps, &mut directory, &device, output)?;
     Ok((path, summary, record))
+}
+
+/// The weights that a second output stands on, of a new run from its base, and their hash in the preset.
+fn frozen(preset: &mut Preset, existing: Option<&Path>) -> Result<Option<Weights>> {
+    let Some(variance) = preset.variance.clone() else { return Ok(None) };
+    variance.moment()?;
+    if let Some(path) = existing.filter(|path| VarianceConfig::is_kept(path)) {
+        return Ok(Some(variance.kept_weights(path)?));
+    }
+    let weights = variance.base_weights(preset)?;
+    let hash = weights_hash(&weights)?;
+    if variance.weights_sha256.as_ref().is_some_and(|started| *started != hash) {
+        let text = "variance.base: its weights are not those that the run was started with; start a new run";
+        return Err(Failure::Config(text.into()).into());
+    }
+    preset.variance = Some(VarianceConfig { weights_sha256: Some(hash), ..variance });
+    Ok(Some(weights))
 }
 
 /// Makes a new run in a directory that was named.
@@ -121,23 +143,29 @@ pub fn flat(record: &Value, seed: u64) -> BTreeMap<String, String> {
 struct Parts {
     data: Arc<dyn Dataset>,
     held_out: Option<Arc<dyn Dataset>>,
-    loss: Dsm,
+    loss: Box<dyn Loss>,
     model: Network,
     params: Params,
 }
 
 impl Parts {
-    fn build(preset: &Preset, seed: u64, device: &Device, output: Output) -> Result<Self> {
+    fn build(
+        preset: &Preset,
+        frozen: Option<&Weights>,
+        seed: u64,
+        device: &Device,
+        output: Output,
+    ) -> Result<Self> {
         let load = |split| Ok::<_, anyhow::Error>(preset.data.load(split, Use::Training, seed, output)?.set);
         let data = load(Split::Train)?;
         preset.train.check_labels(preset.net.classes(), data.classes())?;
         let held_out = preset.train.held_out.map(|_| load(Split::Test)).transpose()?;
         let sde: Arc<dyn LinearSde> = Arc::from(preset.process.build()?);
-        let loss = preset.loss.build(sde)?;
+        let loss = preset.loss.of(preset.variance.as_ref(), sde)?;
         allow_tf32(preset.tf32.unwrap_or(false));
         let products = preset.products.unwrap_or(Products::Full);
         let (model, params) = Params::initialise(Noise::new(seed), DType::F32, device, |b| {
-            preset.net.build(&b.with_products(products), data.shape())
+            build_network(preset, &b.with_products(products), data.shape(), frozen)
         })?;
         Ok(Self { data, held_out, loss, model, params })
     }
@@ -176,7 +204,7 @@ fn train(
         origin: &origin,
         model: model.as_ref(),
         classes: preset.net.classes(),
-        loss: &loss,
+        loss: loss.as_ref(),
         data,
         held_out,
     };

@@ -153,3 +153,34 @@ fn a_run_of_samples_that_is_killed_goes_on_and_ends_the_same() {
     assert_eq!(refused.code, Some(78), "{}", refused.stderr);
     assert!(refused.stderr.contains("other samples"), "{}", refused.stderr);
 }
+
+#[test]
+fn a_second_output_stands_on_another_run_and_keeps_its_own_copy() {
+    let place = Place::with_run();
+    let head = IMAGES.replacen("digits", "digits-npr", 1);
+    let missing = place.call(&format!("train {head} --steps 3 --out head"));
+    assert_eq!(missing.code, Some(78), "{}", missing.stderr);
+    assert!(missing.stderr.contains("--set variance.base=RUN"), "{}", missing.stderr);
+    let other =
+        place.call(&format!("train {head} --set net.groups=8 --set variance.base=run --steps 3 --out head"));
+    assert_eq!(other.code, Some(78), "{}", other.stderr);
+    assert!(
+        other.stderr.contains("[net]") && place.names("").iter().all(|name| name != "head"),
+        "{}",
+        other.stderr
+    );
+
+    place.run(&format!("train {head} --set variance.base=run --steps 3 --out head"));
+    // What becomes of the base afterwards is its own affair.
+    std::fs::rename(place.path("run"), place.path("elsewhere")).expect("a rename");
+    place.run("train head --resume --steps 6");
+    assert_eq!(place.names("head/checkpoints"), ["step-3", "step-6"]);
+    // The samples of the mean are those of the base.
+    for run in ["head", "elsewhere"] {
+        place.run(&format!("sample {run} --n 2 --steps 3 --sampler ddim --out {run}.npy"));
+    }
+    let bytes = |name: &str| std::fs::read(place.path(name)).expect("samples");
+    assert_eq!(bytes("head.npy"), bytes("elsewhere.npy"));
+    std::fs::write(place.path("head/frozen.safetensors"), b"other").expect("a write");
+    assert_eq!(place.call("sample head --n 2").code, Some(65));
+}

@@ -47,19 +47,24 @@ impl Clipping {
 
     /// κ within its bounds; an estimate may lie outside, but not nowhere.
     pub(super) fn kappa(&self, kappa: f64, alpha: f64, sigma: f64) -> Result<f64> {
-        let bound = self.half_range.map_or(1.0, |b| (b * alpha / sigma).powi(2).min(1.0));
-        Ok(in_range("residual variance", kappa, f64::MIN, f64::MAX)?.clamp(0.0, bound))
+        let kappa = in_range("residual variance", kappa, f64::MIN, f64::MAX)?;
+        Ok(kappa.clamp(0.0, self.largest_kappa(alpha, sigma)))
+    }
+
+    /// The upper bound of κ.
+    pub(crate) fn largest_kappa(&self, alpha: f64, sigma: f64) -> f64 {
+        self.half_range.map_or(1.0, |b| (b * alpha / sigma).powi(2).min(1.0))
     }
 
     /// Refuses bounds that are not numbers.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         in_range("half the range of the data", self.half_range.unwrap_or(1.0), 0.0, f64::MAX)?;
         in_range("cap of the injected deviation", self.cap.map_or(0.0, |cap| cap.1), 0.0, f64::MAX)?;
         Ok(())
     }
 
     /// The largest deviation at step `i` of `n`, 0 if it draws none.
-    pub(super) fn largest(&self, i: usize, n: usize) -> f64 {
+    pub(crate) fn largest(&self, i: usize, n: usize) -> f64 {
         if i + 1 == n && !self.last_noise {
             return 0.0;
         }
@@ -96,7 +101,7 @@ pub(super) fn place(times: &[f64], t: f64) -> Result<usize> {
 }
 
 /// The deterministic part of a step, its s² and its c².
-pub(super) fn step(
+pub(crate) fn step(
     name: &'static str,
     (eta, sde): (f64, &dyn LinearSde),
     from: f64,

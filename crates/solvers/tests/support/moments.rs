@@ -1,9 +1,13 @@
 //! Mean and covariance through a table: for Gaussian data the exact prediction is affine in the state.
 
+use candle_core::{Device, Tensor};
 use nalgebra::{DMatrix, DVector};
+use sde_core::noise::Recorded;
 use sde_core::oracle::Mixture;
 use sde_core::{LinearSde, Op, Prediction};
-use sde_solvers::Table;
+use sde_solvers::{Solution, Table};
+
+use super::tensor;
 
 pub fn dense(op: &Op, dim: usize) -> DMatrix<f64> {
     let columns: Vec<DVector<f64>> = (0..dim)
@@ -86,4 +90,31 @@ pub fn propagate(table: &Table, data: &Mixture, sde: &dyn LinearSde, start: Mome
 
 pub fn error(a: &Moments, b: &Moments) -> f64 {
     (&a.mean - &b.mean).amax().max((&a.covariance - &b.covariance).amax())
+}
+
+/// The law that a sampler makes of x ~ N(mean, diag(variances)): its map of state and noise is affine, and read off from unit vectors.
+pub fn response(
+    run: &dyn Fn(&Tensor, &Recorded) -> Solution,
+    steps: usize,
+    (mean, variances): (&[f64], &[f64]),
+) -> (Vec<f64>, DMatrix<f64>) {
+    let dim = mean.len();
+    // Sample 0 is the mean without noise, then one for each entry of the state, then of each draw.
+    let batch = 1 + dim * (1 + steps);
+    let mut x = vec![mean.to_vec(); batch];
+    let mut noise = vec![0.0; steps * batch * dim];
+    for i in 0..dim {
+        x[1 + i][i] += variances[i].sqrt();
+        for step in 0..steps {
+            noise[(step * batch + 1 + dim * (1 + step) + i) * dim + i] = 1.0;
+        }
+    }
+    let noise = Recorded(Tensor::from_vec(noise, (steps, batch, dim), &Device::Cpu).expect("noise"));
+    let end = run(&tensor(&x), &noise).x.to_vec2::<f64>().expect("rows");
+    let columns: Vec<DVector<f64>> = end[1..]
+        .iter()
+        .map(|row| DVector::from_vec(row.iter().zip(&end[0]).map(|(a, b)| a - b).collect()))
+        .collect();
+    let map = DMatrix::from_columns(&columns);
+    (end[0].clone(), &map * map.transpose())
 }

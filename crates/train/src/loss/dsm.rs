@@ -10,11 +10,12 @@
 use std::sync::Arc;
 
 use candle_core::{D, Tensor};
-use sde_core::noise::{BatchNoise, Law, Stream, host_tensor};
+use sde_core::noise::BatchNoise;
 use sde_core::{LinearSde, Model, Op, Pass, Prediction, apply_each};
 use sde_data::Batch;
 use serde::{Deserialize, Serialize};
 
+use super::noised::Noised;
 use super::{DrawnTime, Loss, LossValue, TimeLaw, Weighting};
 use crate::Result;
 
@@ -28,6 +29,17 @@ pub enum Reduction {
     Sum,
     /// Half their sum, as in a log likelihood.
     HalfSum,
+}
+
+impl Reduction {
+    /// `[B, D]` to `[B]`.
+    pub(super) fn apply(self, squares: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::Mean => squares.mean(D::Minus1)?,
+            Self::Sum => squares.sum(D::Minus1)?,
+            Self::HalfSum => (squares.sum(D::Minus1)? * 0.5)?,
+        })
+    }
 }
 
 /// The denoising score matching loss of a process.
@@ -65,28 +77,12 @@ impl Dsm {
     /// When batch and noise differ in size, a weight does not exist at a time drawn, or the model fails.
     pub fn per_sample(&self, model: &dyn Model, batch: &Batch, noise: &BatchNoise) -> Result<Tensor> {
         let data = &batch.x;
-        let drawn: Vec<DrawnTime> = noise
-            .draws(Stream::Time, 0)
-            .iter_mut()
-            .map(|draws| self.time.draw(self.sde.as_ref(), draws))
-            .collect();
-        let t: Vec<f64> = drawn.iter().map(|d| d.t).collect();
-        let shape = &data.dims()[1..];
-        let eps = noise.tensor(Law::Normal, Stream::Diffusion, 0, shape, data.dtype(), data.device())?;
-        let state = (self.apply(&t, |sde, t| sde.signal(t), data)?
-            + self.apply(&t, |sde, t| sde.factor(t), &eps)?)?;
-
-        let times = host_tensor(t.clone(), &[t.len()], data.dtype(), data.device())?;
+        let Noised { drawn, t, times, eps, state } = Noised::new(self.sde.as_ref(), &self.time, data, noise)?;
         let pass =
             Pass { labels: batch.labels.as_ref(), augment: batch.augment.as_ref(), dropout: Some(noise) };
         let predicted = model.forward(&state, &times, pass)?;
         let error = (predicted - self.target(model.prediction(), &t, data, &eps)?)?;
         self.cost(model.prediction(), &drawn, &error)
-    }
-
-    fn apply(&self, t: &[f64], op: impl Fn(&dyn LinearSde, f64) -> Op, u: &Tensor) -> Result<Tensor> {
-        let ops: Vec<Op> = t.iter().map(|&t| op(self.sde.as_ref(), t)).collect();
-        Ok(apply_each(&ops, u)?)
     }
 
     /// What a perfect knowledge of (x₀, ε) would predict.
@@ -110,11 +106,7 @@ impl Dsm {
         let trivial = ops.iter().all(|op| *op == Op::IDENTITY);
         let error = if trivial { error.clone() } else { apply_each(&ops, error)? };
         let squares = error.flatten_from(1)?.sqr()?;
-        Ok(match self.reduction {
-            Reduction::Mean => squares.mean(D::Minus1)?,
-            Reduction::Sum => squares.sum(D::Minus1)?,
-            Reduction::HalfSum => (squares.sum(D::Minus1)? * 0.5)?,
-        })
+        self.reduction.apply(&squares)
     }
 }
 

@@ -89,6 +89,10 @@ fn difference(at: &str, started: &Value, asked: &Value) -> Option<String> {
 pub fn bearing(preset: &Preset) -> Result<Value> {
     let mut neutral = preset.clone();
     neutral.about.clear();
+    // The frozen weights bear on the result, not where they came from.
+    if let Some(variance) = &mut neutral.variance {
+        variance.base = None;
+    }
     let train = &mut neutral.train;
     (train.log_every, train.checkpoint_every, train.sample_every, train.held_out) = (1, 1, None, None);
     train.keep = sde_train::checkpoint::Keep { last: 2, every: None };
