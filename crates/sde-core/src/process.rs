@@ -38,6 +38,17 @@ pub struct Span {
     pub likelihood: f64,
 }
 
+/// One step `x_k = A x_{k−1} + √Q z` of a process as its authors discretised it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ChainStep {
+    /// A.
+    pub factor: f64,
+    /// Q.
+    pub variance: f64,
+    /// The variance of the published ancestral step back.
+    pub ancestral: f64,
+}
+
 /// A linear diffusion process.
 ///
 /// All operators are host f64; `t` runs from 0 (data) to `span().end` (noise).
@@ -76,6 +87,11 @@ pub trait LinearSde: Send + Sync {
     fn knots(&self) -> &[f64] {
         &[]
     }
+    /// Step `k`, from 0, of the chain of `steps` steps that was published for the process; `None` where none was.
+    fn chain(&self, k: usize, steps: usize) -> Option<ChainStep> {
+        let _ = (k, steps);
+        None
+    }
 }
 
 /// A process that treats all coordinates alike: `x_t = α_t x_data + σ_t ε`.
@@ -103,6 +119,11 @@ pub trait ScalarSde: Send + Sync {
     /// Times where α or σ has a kink.
     fn kinks(&self) -> &[f64] {
         &[]
+    }
+    /// Step `k` of the published chain of `steps` steps, as [`LinearSde::chain`].
+    fn chain(&self, k: usize, steps: usize) -> Option<ChainStep> {
+        let _ = (k, steps);
+        None
     }
 }
 
@@ -150,6 +171,9 @@ impl<P: ScalarSde + ?Sized> LinearSde for P {
     }
     fn knots(&self) -> &[f64] {
         self.kinks()
+    }
+    fn chain(&self, k: usize, steps: usize) -> Option<ChainStep> {
+        ScalarSde::chain(self, k, steps)
     }
 }
 

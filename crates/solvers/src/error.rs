@@ -40,6 +40,25 @@ pub enum Error {
         /// The way out.
         hint: &'static str,
     },
+    /// A rule of a discretised chain was asked for a process that has none.
+    #[error("{sampler} takes the steps of a discretised chain, and this process has none published: {hint}")]
+    NoChain {
+        /// The sampler.
+        sampler: &'static str,
+        /// The way out.
+        hint: &'static str,
+    },
+    /// A predictor that looks at earlier steps.
+    #[error(
+        "{sampler} looks at earlier steps (on step {step} first), whose states a corrector has changed; a predictor must look at its own step \
+         only: take ddpm, em, ddim or a Runge–Kutta rule"
+    )]
+    NotOneStep {
+        /// The predictor.
+        sampler: &'static str,
+        /// The first step that looks back.
+        step: usize,
+    },
     /// The state became infinite or NaN.
     #[error(
         "the state is not finite after step {step}, at t = {t}; the field or the noise given to the sampler is at fault"

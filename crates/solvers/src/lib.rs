@@ -33,6 +33,7 @@ mod error;
 pub mod flow;
 pub mod guidance;
 pub mod inverse;
+mod predictor_corrector;
 mod prior;
 mod sampler;
 pub mod table;
@@ -44,12 +45,13 @@ pub use adaptive_sde::AdaptiveSde;
 pub use divergence::Divergence;
 pub use error::{Error, Result};
 pub use flow::{AdaptiveFlow, Chart, ProbabilityFlow};
+pub use predictor_corrector::{Langevin, Norms, PredictorCorrector};
 pub use prior::prior_sample;
 pub use sampler::{Path, Sampler, Solution};
 pub use table::{
-    AnalyticDiagonal, AnalyticDpm, Axis, Churn, Clipping, Ddim, Ddpm, Dpm2, DpmSolver, Ei, Euler,
-    EulerMaruyama, Form, LogAb, Multistep, Pndm, Renoise, ResidualVariance, RhoAb, RungeKutta, SdeDpmSolver,
-    Slope, Start, StochasticDdim, Tab, Table, UniPc, Update, Variance, denoise,
+    AnalyticDiagonal, AnalyticDpm, AnnealedLangevin, Axis, Churn, Clipping, Ddim, Ddpm, Dpm2, DpmSolver, Ei,
+    Euler, EulerMaruyama, Form, LogAb, Multistep, Pndm, Renoise, ResidualVariance, RhoAb, RungeKutta,
+    ScoreSde, SdeDpmSolver, Slope, Start, StochasticDdim, Tab, Table, UniPc, Update, Variance, denoise,
 };
 pub use tableau::Tableau;
 pub use variance::LearnedVariance;

@@ -3,6 +3,7 @@
 //! Reference: Song, Ermon 2019, arXiv 1907.05600; Song et al. 2021, arXiv 2011.13456, Eq. (30)–(31).
 //! Differs: the kernel's deviation is σ_t, not √(σ_t² − σ_min²), as in the authors' code; so Σ_0 = σ_min².
 
+use super::ChainStep;
 use crate::error::{Result, in_range};
 use crate::{ScalarSde, Span};
 
@@ -50,6 +51,16 @@ impl ScalarSde for Ve {
     }
     fn t_of_rho(&self, rho: f64) -> f64 {
         (rho / self.sigma_min).ln() / self.log_ratio()
+    }
+    fn chain(&self, k: usize, steps: usize) -> Option<ChainStep> {
+        // σ_k from σ_min to σ_max in even ratios, σ_{−1} = 0; the ancestral step has the posterior's variance.
+        let level = |k: usize| self.sigma(k as f64 / (steps as f64 - 1.0).max(1.0)).powi(2);
+        let (now, before) = (level(k), k.checked_sub(1).map_or(0.0, level));
+        (k < steps).then(|| ChainStep {
+            factor: 1.0,
+            variance: now - before,
+            ancestral: before * (now - before) / now,
+        })
     }
     fn prior_variance(&self) -> f64 {
         self.sigma_max.powi(2)

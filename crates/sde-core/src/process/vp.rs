@@ -2,6 +2,7 @@
 //!
 //! Reference: Ho, Jain, Abbeel 2020, arXiv 2006.11239; Song et al. 2021, arXiv 2011.13456, Eq. (32)–(33).
 
+use super::ChainStep;
 use crate::error::{Result, in_range};
 use crate::{ScalarSde, Span};
 
@@ -61,5 +62,15 @@ impl ScalarSde for Vp {
     }
     fn t_of_rho(&self, rho: f64) -> f64 {
         self.time_of_integral((rho * rho).ln_1p())
+    }
+    fn chain(&self, k: usize, steps: usize) -> Option<ChainStep> {
+        // β_k from β₀/N to β₁/N in even steps; the ancestral step has the forward variance.
+        let (first, last) = (self.beta_0 / steps as f64, self.beta_1 / steps as f64);
+        let beta = first + (last - first) * (k as f64 / (steps as f64 - 1.0).max(1.0));
+        (k < steps && beta < 1.0).then(|| ChainStep {
+            factor: (1.0 - beta).sqrt(),
+            variance: beta,
+            ancestral: beta,
+        })
     }
 }
