@@ -1,4 +1,6 @@
 //! The states that a denoising loss looks at: `u_t = S_t x₀ + R_t ε`, t and ε drawn for each sample at its own address.
+//!
+//! Reference: Song et al. 2021, arXiv 2011.13456, Eq. (7), for any linear process.
 
 use candle_core::Tensor;
 use sde_core::noise::{BatchNoise, Law, Stream, host_tensor};
