@@ -2,10 +2,11 @@
 
 use anyhow::Result;
 use candle_core::{DType, Device};
+use sde_core::MomentField;
 use sde_core::noise::{BatchNoise, Noise};
 use sde_data::Split;
 use sde_solvers::Clipping;
-use sde_solvers::calibration::calibrate;
+use sde_solvers::calibration::{Residual, calibrate};
 
 use crate::build::Use;
 use crate::output::Output;
@@ -17,11 +18,22 @@ const BATCH: usize = 100;
 /// Examples, unless the configuration says how many.
 const EXAMPLES: usize = 1000;
 
-/// The calibration that the configured sampler needs, if it needs any. A network that knows classes is asked without one.
-pub fn of_run(run: &Run, recipe: &Recipe<'_>, output: Output) -> Result<Option<Calibration>> {
-    if !recipe.config.entry()?.is_calibrated() {
+/// What the configured sampler has to know of the field besides, if it has to. A network that knows classes is asked without one.
+pub fn of_run<'a>(run: &'a Run, recipe: &Recipe<'_>, output: Output) -> Result<Option<Calibration<'a>>> {
+    let (entry, clipping) = (recipe.config.entry()?, clipping(run));
+    if entry.wants_moments() {
+        let moments: Option<Box<dyn MomentField + 'a>> = Some(Box::new(run.moments()?));
+        return Ok(Some(Calibration { residuals: Vec::new(), moments, clipping }));
+    }
+    if !entry.is_calibrated() {
         return Ok(None);
     }
+    let residuals = measured(run, recipe, output)?;
+    Ok(Some(Calibration { residuals, moments: None, clipping }))
+}
+
+/// The field measured at the times that steps start from.
+fn measured(run: &Run, recipe: &Recipe<'_>, output: Output) -> Result<Vec<Residual>> {
     let set = run.preset.data.load(Split::Train, Use::Training, run.seed, output)?.set;
     let n = recipe.config.calibration.unwrap_or(EXAMPLES).min(set.len());
     let grid = recipe.grid()?;
@@ -37,16 +49,14 @@ pub fn of_run(run: &Run, recipe: &Recipe<'_>, output: Output) -> Result<Option<C
         let x = set.batch(&indices, &own).map_err(sde_core::Error::model)?.x;
         Ok(Some(x.to_device(&Device::Cpu)?.to_dtype(DType::F64)?))
     };
-    let residuals = calibrate(run.sde.as_ref(), &run.field(), times, &batch, noise)?;
-    let clipping = match run.image_levels() {
-        None => Clipping::NONE,
-        // As published for 256 levels in [-1, 1], scaled to the levels and the range at hand.
-        Some((range, levels)) => {
-            let half = 0.5 * range.width();
-            let published = Clipping::pixels(255.0 / (f64::from(levels) - 1.0));
-            let cap = published.cap.map(|(steps, deviation)| (steps, half * deviation));
-            Clipping { half_range: Some(half), cap, ..published }
-        }
-    };
-    Ok(Some(Calibration { residuals, clipping }))
+    Ok(calibrate(run.sde.as_ref(), &run.field(), times, &batch, noise)?)
+}
+
+/// As published for 256 levels in [-1, 1], scaled to the levels and the range at hand; none for points.
+fn clipping(run: &Run) -> Clipping {
+    let Some((range, levels)) = run.image_levels() else { return Clipping::NONE };
+    let half = 0.5 * range.width();
+    let published = Clipping::pixels(255.0 / (f64::from(levels) - 1.0));
+    let cap = published.cap.map(|(steps, deviation)| (steps, half * deviation));
+    Clipping { half_range: Some(half), cap, ..published }
 }

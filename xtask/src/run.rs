@@ -166,7 +166,6 @@ impl Run {
     }
 
     /// Mean and variance of the noise as a sampler of learned variances sees them, of a run with a second output.
-    #[allow(dead_code, reason = "for samplers of learned variances")]
     pub fn moments(&self) -> Result<ModelMoments<'_, &Network>> {
         let variance = self.preset.variance.as_ref().ok_or_else(|| {
             Failure::Usage(format!(

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use sde_core::noise::{BatchNoise, Noise, NormalSource};
-use sde_core::{Field, LinearSde, TimeGrid, rows_of};
+use sde_core::{Field, LinearSde, MomentField, TimeGrid, rows_of};
 use sde_solvers::calibration::Residual;
-use sde_solvers::catalog::Make;
+use sde_solvers::catalog::{Evidence, Make};
 use sde_solvers::edit::{grid_from, noised};
 use sde_solvers::inverse::{Measurement, Replacement, Resampled};
 use sde_solvers::{Clipping, Path, Sampler, Solution, denoise, prior_sample};
@@ -69,11 +69,13 @@ pub struct Known {
     pub replacements: usize,
 }
 
-/// What calibrated samplers know of the field, and the bounds of their variance.
-pub struct Calibration {
-    /// At the times that steps start from.
+/// What is known of the field besides its prediction, for samplers whose variance was estimated.
+pub struct Calibration<'a> {
+    /// Measured at the times that steps start from; empty unless the sampler wants it.
     pub residuals: Vec<Residual>,
-    /// The bounds.
+    /// Learned; none unless the sampler wants it.
+    pub moments: Option<Box<dyn MomentField + 'a>>,
+    /// The bounds of the variance.
     pub clipping: Clipping,
 }
 
@@ -89,8 +91,8 @@ pub struct Recipe<'a> {
     pub start: Start,
     /// What samples have to agree with.
     pub known: Option<&'a Known>,
-    /// Of a calibrated sampler.
-    pub calibration: Option<&'a Calibration>,
+    /// Of a sampler whose variance was estimated.
+    pub calibration: Option<&'a Calibration<'a>>,
 }
 
 impl<'a> Recipe<'a> {
@@ -123,14 +125,15 @@ impl<'a> Recipe<'a> {
         let (entry, mut settings) = (self.config.entry()?, self.config.settings()?);
         if let Some(calibration) = self.calibration {
             settings.clipping = calibration.clipping;
-            return Ok(entry.sampler(&settings, &calibration.residuals));
+            let (residuals, moments) = (calibration.residuals.as_slice(), calibration.moments.as_deref());
+            return Ok(entry.sampler(&settings, Evidence { residuals, moments })?);
         }
         if entry.is_calibrated() {
             let text = format!("{} looks at data first, which only a run has", entry.name);
             return Err(Failure::Usage(text).into());
         }
         let Some(known) = self.known.filter(|known| known.replacements > 0) else {
-            return Ok(entry.sampler(&settings, &[]));
+            return Ok(entry.sampler(&settings, Evidence::NONE)?);
         };
         let Make::Table(make) = entry.make else {
             let text = format!(

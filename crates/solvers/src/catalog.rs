@@ -4,15 +4,21 @@
 
 mod adaptive;
 mod calibrated;
+mod langevin;
 mod multistep;
 mod one_step;
 mod stages;
 
+use sde_core::MomentField;
+
 use crate::adaptive::Adaptive;
 use crate::calibration::Residual;
 use crate::flow::Chart;
+use crate::predictor_corrector::Langevin;
 use crate::sampler::Sampler;
 use crate::table::{Clipping, Multistep};
+use crate::variance::{LearnedVariance, WithMoments};
+use crate::{Error, Result};
 
 /// The numbers that samplers are built from; each takes those it knows.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,7 +33,11 @@ pub struct Settings {
     pub churn: ChurnSettings,
     /// The weight of the large variance in what lies between the two of DDPM, 0 to 1.
     pub between: f64,
-    /// Bounds of the variance of calibrated samplers.
+    /// The corrector of predictor–corrector samplers.
+    pub corrector: Langevin,
+    /// ε and T of annealed Langevin dynamics.
+    pub annealed: (f64, usize),
+    /// Bounds of variances that were estimated.
     pub clipping: Clipping,
     /// Relative and absolute tolerance of the adaptive solver of the SDE.
     pub sde_tolerances: [f64; 2],
@@ -77,6 +87,8 @@ pub enum Accepts {
     LinearNoise,
     /// Every linear process with noise at the start of every step; the signal may vanish.
     LinearData,
+    /// Processes with a published chain: VP and VE.
+    Chain,
     /// Processes that treat all coordinates alike, with signal at every time.
     Scalar,
     /// The same, and noise at every time.
@@ -93,6 +105,7 @@ impl Accepts {
             Self::Linear => "linear, α(T) > 0",
             Self::LinearNoise => "linear, α(T) > 0, σ > 0",
             Self::LinearData => "linear, σ > 0 before the last time",
+            Self::Chain => "VP and VE",
             Self::Scalar => "scalar, α(T) > 0",
             Self::ScalarNoise => "scalar, α(T) > 0, σ > 0",
             Self::ScalarData => "scalar, σ > 0 before the last time",
@@ -109,8 +122,24 @@ pub enum Make {
     Fixed(fn(&Settings) -> Box<dyn Sampler>),
     /// A sampler on a fixed grid that knows how uncertain the field is at every time of it.
     Calibrated(fn(&Settings, &[Residual]) -> Box<dyn Sampler>),
+    /// A rule on a fixed grid for fields that know how uncertain they are.
+    Moments(fn(&Settings) -> LearnedVariance),
     /// A sampler that chooses its steps between the ends of the grid.
     Adaptive(fn(&Settings) -> Box<dyn Sampler>),
+}
+
+/// What is known of a field besides its prediction.
+#[derive(Clone, Copy)]
+pub struct Evidence<'a> {
+    /// What [`calibrate`](crate::calibration::calibrate) found at the times of the grid.
+    pub residuals: &'a [Residual],
+    /// The variances that it was trained for.
+    pub moments: Option<&'a dyn MomentField>,
+}
+
+impl Evidence<'_> {
+    /// Nothing.
+    pub const NONE: Self = Self { residuals: &[], moments: None };
 }
 
 /// One sampler.
@@ -137,14 +166,20 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The sampler with these settings, and for a calibrated one what [`calibrate`](crate::calibration::calibrate) found at the times of
-    /// the grid.
-    pub fn sampler(&self, settings: &Settings, residuals: &[Residual]) -> Box<dyn Sampler> {
-        match self.make {
+    /// The sampler with these settings; a calibrated one, or one of learned variances, is made of what is known of the field besides.
+    ///
+    /// # Errors
+    /// [`Error::NoMoments`] for one of learned variances without them. A calibrated one complains itself, of times that are missing.
+    pub fn sampler<'a>(&self, settings: &Settings, known: Evidence<'a>) -> Result<Box<dyn Sampler + 'a>> {
+        Ok(match self.make {
             Make::Table(make) => Box::new(make(settings)),
-            Make::Calibrated(make) => make(settings, residuals),
+            Make::Calibrated(make) => make(settings, known.residuals),
+            Make::Moments(make) => {
+                let field = known.moments.ok_or(Error::NoMoments { sampler: self.name })?;
+                Box::new(WithMoments { rule: make(settings), field })
+            }
             Make::Fixed(make) | Make::Adaptive(make) => make(settings),
-        }
+        })
     }
 
     /// Whether it draws noise with these settings.
@@ -161,6 +196,11 @@ impl Entry {
     /// Whether it needs a calibration.
     pub fn is_calibrated(&self) -> bool {
         matches!(self.make, Make::Calibrated(_))
+    }
+
+    /// Whether it is for fields that know how uncertain they are.
+    pub fn wants_moments(&self) -> bool {
+        matches!(self.make, Make::Moments(_))
     }
 
     /// Whether it chooses its steps, so that a grid is its two ends.
@@ -189,6 +229,7 @@ pub fn all() -> impl Iterator<Item = &'static Entry> {
         .chain(multistep::ENTRIES)
         .chain(stages::ENTRIES)
         .chain(calibrated::ENTRIES)
+        .chain(langevin::ENTRIES)
         .chain(adaptive::ENTRIES)
 }
 

@@ -69,6 +69,14 @@ pub enum Error {
         /// The time the step led to.
         t: f64,
     },
+    /// A sampler of learned variances was given a field without them.
+    #[error(
+        "{sampler} takes the variances of a network that was trained for them; this field has none: train a second output, or take analytic-dpm"
+    )]
+    NoMoments {
+        /// The sampler.
+        sampler: &'static str,
+    },
     /// An adaptive solve did not arrive.
     #[error(
         "sample {sample} stopped at t = {} after {} evaluations: {:?}; raise max_nfe or the tolerances (settings of the sampler)",

@@ -54,7 +54,7 @@ pub use table::{
     ScoreSde, SdeDpmSolver, Slope, Start, StochasticDdim, Tab, Table, UniPc, Update, Variance, denoise,
 };
 pub use tableau::Tableau;
-pub use variance::LearnedVariance;
+pub use variance::{LearnedVariance, WithMoments};
 
 /// The snippet of the crate's README, run as a test.
 #[cfg(doctest)]

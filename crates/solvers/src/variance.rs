@@ -13,7 +13,7 @@ use sde_core::noise::NormalSource;
 use sde_core::{LinearSde, MomentField, Op, TimeGrid, combine};
 
 use crate::error::in_range;
-use crate::sampler::Solution;
+use crate::sampler::{Path, Sampler, Solution};
 use crate::table::{Clipping, alpha_sigma, ddim_step};
 use crate::{Error, Result};
 
@@ -24,6 +24,21 @@ pub struct LearnedVariance {
     pub eta: f64,
     /// What the variance is kept within; κ is at least 0 in any case.
     pub clipping: Clipping,
+}
+
+/// A rule with the field whose variances it takes, as a sampler; the field of its path is not asked.
+#[derive(Clone, Copy)]
+pub struct WithMoments<'a> {
+    /// The rule.
+    pub rule: LearnedVariance,
+    /// Mean and variance of the noise.
+    pub field: &'a dyn MomentField,
+}
+
+impl Sampler for WithMoments<'_> {
+    fn sample(&self, path: &Path<'_>, x: &Tensor, noise: &dyn NormalSource) -> Result<Solution> {
+        self.rule.sample(path.sde, self.field, path.grid, x, noise)
+    }
 }
 
 impl LearnedVariance {

@@ -15,8 +15,9 @@ use sde_core::oracle::Mixture;
 use sde_core::{Converted, Field, LinearSde, OracleField, TimeGrid};
 use sde_solvers::catalog::{self, Accepts, ChurnSettings, Make, Settings};
 use sde_solvers::{
-    Adaptive, Axis, Chart, Churn, Clipping, Ddim, Dpm2, DpmSolver, Ei, Error, Euler, Form, LogAb, Multistep,
-    Pndm, ProbabilityFlow, RhoAb, RungeKutta, SdeDpmSolver, Slope, Start, Tab, Tableau, UniPc,
+    Adaptive, Axis, Chart, Churn, Clipping, Ddim, Dpm2, DpmSolver, Ei, Error, Euler, Form, Langevin, LogAb,
+    Multistep, Norms, Pndm, ProbabilityFlow, RhoAb, RungeKutta, SdeDpmSolver, Slope, Start, Tab, Tableau,
+    UniPc,
 };
 use support::{largest_gap, process, resume, rotating::Rotating, tensor};
 
@@ -225,6 +226,8 @@ fn the_orders_of_the_catalog_are_those_measured() {
         lower_final: false,
         churn: ChurnSettings { amount: 0.0, ..ChurnSettings::CIFAR10_VP },
         between: 0.5,
+        corrector: Langevin { snr: 0.16, steps: 1, norms: Norms::Sample },
+        annealed: (2e-5, 3),
         clipping: Clipping::NONE,
         sde_tolerances: [1e-2, 1e-2],
         adaptive: Adaptive::new(1e-9, 1e-9),
@@ -251,6 +254,8 @@ fn the_processes_of_the_catalog_are_those_accepted() {
         lower_final: false,
         churn: ChurnSettings::CIFAR10_VP,
         between: 0.5,
+        corrector: Langevin { snr: 0.16, steps: 1, norms: Norms::Sample },
+        annealed: (2e-5, 3),
         clipping: Clipping::NONE,
         sde_tolerances: [1e-2, 1e-2],
         adaptive: Adaptive::new(1e-9, 1e-9),
@@ -265,7 +270,8 @@ fn the_processes_of_the_catalog_are_those_accepted() {
         let exists = |sde: &dyn LinearSde, grid: &TimeGrid| rule.table(sde, grid).is_ok();
         let (name, accepts) = (entry.name, entry.accepts);
         assert!(exists(vp.as_ref(), &grid(1.0, 1e-3)), "{name} on VP");
-        let scalar = matches!(accepts, Accepts::Scalar | Accepts::ScalarNoise | Accepts::ScalarData);
+        let scalar =
+            matches!(accepts, Accepts::Chain | Accepts::Scalar | Accepts::ScalarNoise | Accepts::ScalarData);
         let mut agree = |found: bool, stated: bool, what: &str| {
             if found != stated {
                 wrong.push(format!("{name}: {what} {found}, not {stated}"));

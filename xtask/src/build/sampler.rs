@@ -2,7 +2,7 @@
 
 use sde_core::{LinearSde, TimeGrid};
 use sde_solvers::catalog::{self, ChurnSettings, Entry, Make, Settings};
-use sde_solvers::{Adaptive, AdaptiveSde, Chart, Clipping, Control};
+use sde_solvers::{Adaptive, AdaptiveSde, Chart, Clipping, Control, Langevin, Norms};
 use serde::{Deserialize, Serialize};
 
 use super::ProcessConfig;
@@ -35,6 +35,10 @@ pub struct SamplerConfig {
     pub between: Option<f64>,
     /// Examples that calibrated samplers look at first; 1000 if absent.
     pub calibration: Option<usize>,
+    /// The corrector of pc-…; if absent, what was published for images, with the norms of each sample.
+    pub corrector: Option<CorrectorConfig>,
+    /// Step and repeats of annealed-langevin; if absent, what was published for CIFAR-10.
+    pub annealed: Option<AnnealedConfig>,
     /// Damping of the step control of adaptive solvers of the flow, 0 to 1; elementary control if absent.
     pub damping: Option<f64>,
     /// Relative and absolute tolerance of adaptive-sde; what was published for images if absent.
@@ -53,6 +57,28 @@ pub struct SamplerConfig {
     pub chart: String,
     /// Whether to end with the expected data given the last state (one more call).
     pub denoise: bool,
+}
+
+/// The Langevin corrector of a predictor–corrector sampler.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CorrectorConfig {
+    /// Signal-to-noise ratio.
+    pub snr: f64,
+    /// Steps at each time.
+    pub steps: usize,
+    /// Whose norms set the step: `sample`, or `batch` as published.
+    pub norms: String,
+}
+
+/// Annealed Langevin dynamics.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnnealedConfig {
+    /// ε, the step of the last level.
+    pub step: f64,
+    /// T, the steps of a level.
+    pub repeats: usize,
 }
 
 /// The noise of EDM's stochastic sampler, in the names of its paper.
@@ -97,12 +123,36 @@ impl SamplerConfig {
             noise: c.noise,
         });
         let (between, clipping) = (self.between.unwrap_or(0.5), Clipping::NONE);
+        let corrector = match &self.corrector {
+            None => Langevin { snr: 0.16, steps: 1, norms: Norms::Sample },
+            Some(CorrectorConfig { snr, steps, norms }) => {
+                let norms = match norms.as_str() {
+                    "sample" => Norms::Sample,
+                    "batch" => Norms::Batch,
+                    other => return Err(unknown("sampler.corrector.norms", other, &["sample", "batch"])),
+                };
+                Langevin { snr: *snr, steps: *steps, norms }
+            }
+        };
+        let annealed = self.annealed.map_or((2e-5, 100), |a| (a.step, a.repeats));
         let sde_tolerances = self.sde_tolerances.unwrap_or({
             let published = AdaptiveSde::PUBLISHED;
             [published.rtol, published.atol]
         });
         let (adaptive, chart) = (self.adaptive(), self.chart()?);
-        Ok(Settings { eta, lambda, lower_final, churn, between, clipping, sde_tolerances, adaptive, chart })
+        Ok(Settings {
+            eta,
+            lambda,
+            lower_final,
+            churn,
+            between,
+            corrector,
+            annealed,
+            clipping,
+            sde_tolerances,
+            adaptive,
+            chart,
+        })
     }
 
     /// The adaptive solver these settings describe.

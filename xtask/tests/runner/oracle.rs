@@ -328,3 +328,53 @@ fn settings_and_times_are_taken() {
     assert_eq!(calls, 5);
     assert!(gap(&denoised, &uniform) > 1e-6);
 }
+
+#[test]
+fn predictors_and_correctors_agree_with_the_published_ones() {
+    let place = Place::new();
+    let mut compared = 0;
+    for process in ["vp", "ve", "subvp"] {
+        let golden = Golden::load(&format!("pc_{process}"), &place);
+        place.put("init.npy", &golden.get("xT"));
+        place.put("times.npy", &golden.get("t"));
+        place.put("noise.npy", &golden.get("noise"));
+        for (key, sampler) in [("em", "pc-em"), ("rd", "pc-reverse-diffusion"), ("anc", "pc-ancestral")] {
+            let line = format!(
+                "sample --oracle density.npz --process {process} --sampler {sampler} --init init.npy --times times.npy \
+                 --noise noise.npy --set sampler.corrector={{snr=0.16,steps=1,norms=\"batch\"}} --out x.npy"
+            );
+            if !golden.0.contains_key(&format!("{key}_pc__x_mean")) {
+                assert!(place.call(&line).stderr.contains("reverse-diffusion"), "{process}: {key}");
+                continue;
+            }
+            place.run(&line);
+            let expected = golden.get(&format!("{key}_pc__x_mean"));
+            let scale = expected.iter().fold(1.0, |most: f64, x| most.max(x.abs()));
+            let gap = gap(&place.get("x.npy"), &expected);
+            assert!(gap < 1e-10 * scale, "{process} {key}: {gap:e}");
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, 8);
+}
+
+/// The exact variances of the noise are a sampler that is exact for Gaussian data, in two steps.
+#[test]
+fn exact_variances_need_no_network() {
+    let place = Place::new();
+    place.write("density.json", r#"{"mu": [0.5, -0.2], "cov": [[0.01, 0], [0, 1]]}"#);
+    place.run(
+        "sample --oracle density.json --sampler learned-variance --eta 1 --steps 2 --n 4000 --out x.npy --set sampler.grid=uniform",
+    );
+    let x = place.get("x.npy");
+    for (column, (mean, variance)) in [(0.5, 0.01), (-0.2, 1.0)].into_iter().enumerate() {
+        let values: Vec<f64> = x.index_axis(Axis(1), column).iter().copied().collect();
+        let n = values.len() as f64;
+        let found = values.iter().sum::<f64>() / n;
+        let spread = values.iter().map(|v| (v - found).powi(2)).sum::<f64>() / n;
+        // At t = 1e-3 the noise adds 1.1e-4; standard errors of mean and variance of normal samples.
+        let exact = variance + 1.1e-4;
+        assert!((found - mean).abs() < 4.0 * (exact / n).sqrt() + 1e-4, "{column}: {found}");
+        assert!((spread - exact).abs() < 4.0 * exact * (2.0 / n).sqrt(), "{column}: {spread}, not {exact}");
+    }
+}

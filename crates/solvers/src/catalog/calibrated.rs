@@ -1,8 +1,9 @@
-//! Samplers with a variance that was estimated from data.
+//! Samplers with a variance that was estimated from data, or that a network learned.
 
 use super::{Accepts, Entry, Make, Stochastic};
 use crate::calibration::residual_variance;
 use crate::table::{AnalyticDiagonal, AnalyticDpm};
+use crate::variance::LearnedVariance;
 
 pub(super) const ENTRIES: &[Entry] = &[
     Entry {
@@ -18,6 +19,17 @@ pub(super) const ENTRIES: &[Entry] = &[
             let residual = residual_variance(residuals);
             Box::new(AnalyticDpm { eta: s.eta, residual, clipping: s.clipping })
         }),
+    },
+    Entry {
+        name: "learned-variance",
+        what: "the same with a variance for each entry, which the network knows (NPR, SN)",
+        order: 0,
+        nfe: "1",
+        stochastic: Stochastic::Yes,
+        accepts: Accepts::Scalar,
+        reference: "Bao, Li, Sun, Zhu, Zhang 2022, arXiv 2206.07309",
+        advice: "runs with a second output, such as of `digits-npr`",
+        make: Make::Moments(|s| LearnedVariance { eta: s.eta, clipping: s.clipping }),
     },
     Entry {
         name: "analytic-diagonal",

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use candle_core::{DType, Device};
+use sde_core::OracleField;
 use sde_core::noise::{BatchNoise, Noise};
-use sde_solvers::prior_sample;
+use sde_solvers::{Clipping, prior_sample};
 use serde_json::json;
 
 use super::{
@@ -15,7 +16,7 @@ use crate::cli::Sample;
 use crate::files::write_tensor;
 use crate::oracle;
 use crate::output::Output;
-use crate::sampling::Recipe;
+use crate::sampling::{Calibration, Recipe};
 
 /// Runs the command on the density in `file`.
 pub fn run(args: &Sample, file: &Path, output: Output) -> Result<()> {
@@ -23,6 +24,12 @@ pub fn run(args: &Sample, file: &Path, output: Output) -> Result<()> {
     let (data, sde) = (oracle::read(file)?, settings.process.build()?);
     let times = explicit_times(args.density.times.as_deref())?;
     let recipe = Recipe::new(sde.as_ref(), &settings.sampler, times.as_ref());
+    let calibration = recipe.config.entry()?.wants_moments().then(|| Calibration {
+        residuals: Vec::new(),
+        moments: Some(Box::new(OracleField::noise(&data, sde.as_ref()))),
+        clipping: Clipping::NONE,
+    });
+    let recipe = Recipe { calibration: calibration.as_ref(), ..recipe };
     let field = exact_field(&data, sde.as_ref(), recipe.grid()?.start());
     let given = args.init.as_deref().map(|path| states(path, &[data.dim()])).transpose()?;
     let noise = BatchNoise::new(Noise::new(args.seed), 0, addresses(args, given.as_ref())?);

@@ -6,7 +6,7 @@ use sde_core::noise::BatchNoise;
 use sde_core::{Field, LinearSde, TimeGrid};
 use sde_eval::{Estimate, SlicedWasserstein};
 use sde_solvers::calibration::{Residual, calibrate};
-use sde_solvers::catalog::{Entry, Make};
+use sde_solvers::catalog::{Entry, Evidence, Make};
 use sde_solvers::{Adaptive, Chart, Path, ProbabilityFlow, denoise, prior_sample};
 use serde_json::{Value, json};
 
@@ -128,12 +128,13 @@ impl<'a> Law<'a> {
                 }
                 steps
             }
-            Make::Fixed(_) | Make::Calibrated(_) | Make::Adaptive(_) => wanted,
+            Make::Fixed(_) | Make::Calibrated(_) | Make::Moments(_) | Make::Adaptive(_) => wanted,
         };
         let times = self.grid(grid, steps)?;
         let path = Path { sde: self.sde, field: self.field, grid: &times };
         let residuals = if entry.is_calibrated() { self.residuals(&times)? } else { Vec::new() };
-        let solution = entry.sampler(&settings, &residuals).sample(&path, &self.start, &self.noise)?;
+        let known = Evidence { residuals: &residuals, moments: None };
+        let solution = entry.sampler(&settings, known)?.sample(&path, &self.start, &self.noise)?;
         let error = match entry.draws_noise(&settings) {
             true => None,
             false => Some(self.error(&solution.x)?),
