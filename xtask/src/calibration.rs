@@ -9,6 +9,7 @@ use sde_solvers::Clipping;
 use sde_solvers::calibration::{Residual, calibrate};
 
 use crate::build::Use;
+use crate::exit::Failure;
 use crate::output::Output;
 use crate::run::Run;
 use crate::sampling::{Calibration, Recipe};
@@ -27,6 +28,13 @@ pub fn of_run<'a>(run: &'a Run, recipe: &Recipe<'_>, output: Output) -> Result<O
     }
     if !entry.is_calibrated() {
         return Ok(None);
+    }
+    if run.classes().is_some() && run.preset.train.label_dropout.is_none() {
+        let text = format!(
+            "{} measures the network without classes, which this run was not trained for (train.label_dropout)",
+            entry.name
+        );
+        return Err(Failure::Usage(text).into());
     }
     let residuals = measured(run, recipe, output)?;
     Ok(Some(Calibration { residuals, moments: None, clipping }))

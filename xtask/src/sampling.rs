@@ -79,6 +79,13 @@ pub struct Calibration<'a> {
     pub clipping: Clipping,
 }
 
+impl Calibration<'_> {
+    /// The mean variance at each time, which tells one calibration from another.
+    pub fn summary(&self) -> Vec<f64> {
+        self.residuals.iter().map(|residual| residual.best().kappa).collect()
+    }
+}
+
 /// A sampler on a process.
 pub struct Recipe<'a> {
     /// The process.
@@ -109,6 +116,16 @@ impl<'a> Recipe<'a> {
         }
     }
 
+    /// The time from which a part of the steps of the grid is left.
+    pub fn time_of_strength(&self, strength: f64) -> Result<f64> {
+        let grid = match self.times {
+            Some(times) => times.clone(),
+            None => self.config.time_grid(self.sde, self.sde.span().end, self.sde.span().sampling)?,
+        };
+        let left = (strength * grid.steps() as f64).round().clamp(1.0, grid.steps() as f64) as usize;
+        Ok(grid.times()[grid.steps() - left])
+    }
+
     fn whole_grid(&self) -> Result<TimeGrid> {
         if let Some(times) = self.times {
             return Ok(times.clone());
@@ -123,21 +140,22 @@ impl<'a> Recipe<'a> {
     /// The sampler, made to keep to what is known.
     fn sampler(&self) -> Result<Box<dyn Sampler + 'a>> {
         let (entry, mut settings) = (self.config.entry()?, self.config.settings()?);
-        if let Some(calibration) = self.calibration {
+        let replaced = self.known.filter(|known| known.replacements > 0);
+        if let (Some(calibration), None) = (self.calibration, replaced) {
             settings.clipping = calibration.clipping;
             let (residuals, moments) = (calibration.residuals.as_slice(), calibration.moments.as_deref());
             return Ok(entry.sampler(&settings, Evidence { residuals, moments })?);
         }
-        if entry.is_calibrated() {
+        if entry.is_calibrated() && replaced.is_none() {
             let text = format!("{} looks at data first, which only a run has", entry.name);
             return Err(Failure::Usage(text).into());
         }
-        let Some(known) = self.known.filter(|known| known.replacements > 0) else {
+        let Some(known) = replaced else {
             return Ok(entry.sampler(&settings, Evidence::NONE)?);
         };
         let Make::Table(make) = entry.make else {
             let text = format!(
-                "{} is no table of steps, after which a known part could be put into its place; take --by gradient, or another sampler",
+                "{} is no plain table of steps, after which a known part could be put into its place; take --by gradient, or another sampler",
                 entry.name
             );
             return Err(Failure::Usage(text).into());

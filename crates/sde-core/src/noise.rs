@@ -47,6 +47,8 @@ pub enum Stream {
     Data = 11,
     /// Random directions and subsets of a metric.
     Metric = 12,
+    /// The noise of a calibration.
+    Calibration = 13,
     /// Free for programs built on this crate.
     User = 255,
 }

@@ -127,7 +127,8 @@ pub fn calibrate(
         for (step, (&t, (of_data, of_noise))) in times.iter().zip(&mut sums).enumerate() {
             let (alpha, sigma) = alpha_sigma("calibration", sde, t)?;
             let drawn = BatchNoise::new(noise, step as u32, first..first + count);
-            let eps = drawn.tensor(Law::Normal, Stream::Diffusion, 0, &shape, data.dtype(), data.device())?;
+            let eps =
+                drawn.tensor(Law::Normal, Stream::Calibration, 0, &shape, data.dtype(), data.device())?;
             let state = ((&data * alpha)? + (eps * sigma)?)?;
             let predicted = rows(&field.eval(&state, &[t])?)?;
             let clean = ((rows(&state)? - (&predicted * sigma)?)? / alpha)?.broadcast_sub(&mean)?;

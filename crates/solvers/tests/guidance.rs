@@ -451,6 +451,11 @@ fn samplers_of_every_kind_take_a_guided_field() -> Result<()> {
             let gap = largest_gap(&run(rule, field), &expected);
             assert!(gap < 1e-9, "{}: {gap}", rule.name());
         }
+        // With more weight both know: (1 + ω) ε(u, y) − ω ε(u) is guidance by the Bayes classifier with γ = 1 + ω.
+        let stronger = Guided::new(OracleField::noise(&all, &sde), &sde, &bayes, 1.7);
+        let both = ClassifierFree::new(&exact, OracleField::noise(&all, &sde), 0.7, Interval::ALWAYS);
+        let gap = largest_gap(&run(rule, &both.expect("two")), &run(rule, &stronger));
+        assert!(gap < 1e-8, "{}: {gap}", rule.name());
     }
 
     // The adaptive solver drops samples that have arrived: each is what it is alone, bit for bit, with its own label.

@@ -50,8 +50,10 @@ fn stochastic_samplers_converge_to_the_exact_marginal_at_first_order() {
     let law = (DVector::from_vec(vec![0.6, -0.3]), DMatrix::from_row_slice(2, 2, &[0.25, 0.1, 0.1, 0.4]));
     let data =
         Mixture::new(&[1.0], &[law.0.as_slice().to_vec()], std::slice::from_ref(&law.1)).expect("a Gaussian");
-    let rules: [&dyn Multistep; 7] = [
+    let rules: [&dyn Multistep; 9] = [
         &Ddpm { variance: Variance::Small },
+        &Ddpm { variance: Variance::Large },
+        &Ddpm { variance: Variance::Between(0.5) },
         &Ddim { eta: 0.5, form: Form::Noise },
         &StochasticDdim { lambda: 0.3 },
         &StochasticDdim { lambda: 1.7 },

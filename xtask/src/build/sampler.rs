@@ -19,7 +19,7 @@ pub const GRIDS: &[&str] =
 pub struct SamplerConfig {
     /// A name of [`catalog`].
     pub name: String,
-    /// Steps of a fixed grid, each one network call.
+    /// Steps of a fixed grid.
     pub steps: usize,
     /// One of [`GRIDS`].
     pub grid: String,

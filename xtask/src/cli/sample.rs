@@ -19,10 +19,10 @@ pub struct Guide {
     #[arg(long, value_name = "A-B", requires = "guidance")]
     pub guidance_interval: Option<String>,
     /// Keep the expected data in the range of the data
-    #[arg(long, conflicts_with = "threshold")]
+    #[arg(long, conflicts_with_all = ["threshold", "oracle"])]
     pub clip: bool,
     /// The same by each sample's own quantile Q (dynamic thresholding), such as 0.995
-    #[arg(long, value_name = "Q")]
+    #[arg(long, value_name = "Q", conflicts_with = "oracle")]
     pub threshold: Option<f64>,
 }
 
@@ -40,19 +40,21 @@ pub struct Edit {
     #[arg(long, value_name = "IMAGE", conflicts_with_all = ["image", "encode"])]
     pub enlarge: Option<PathBuf>,
     /// How the known part is kept to: replacement, or gradient (better, one more derivative of the network)
-    #[arg(long, value_name = "WAY", default_value = "replacement")]
-    pub by: String,
+    /// [default: replacement]
+    #[arg(long, value_name = "WAY")]
+    pub by: Option<String>,
     /// With replacement, run every step R times, with the forward process in between
-    #[arg(long, value_name = "R", default_value_t = 1, value_parser = positive::<usize>)]
-    pub resample: usize,
+    #[arg(long, value_name = "R", value_parser = positive::<usize>)]
+    pub resample: Option<usize>,
     /// Vary an image: noise it, and sample from there
     #[arg(long, value_name = "IMAGE", conflicts_with = "encode")]
     pub image: Option<PathBuf>,
-    /// How far up the image is noised: 0 leaves it, 1 forgets it
+    /// The part of the grid's steps that is run: near 0 leaves the image, 1 forgets it
     #[arg(long, value_name = "S", default_value_t = 0.5, requires = "image")]
     pub strength: f64,
-    /// Carry images up to their latents by the probability flow, and down again; keeps latents.npy
-    #[arg(long, num_args = 1.., value_name = "IMAGE")]
+    /// Carry images up to their latents by the probability flow, and down again, not denoised unless asked; keeps
+    /// latents.npy
+    #[arg(long, num_args = 1.., value_name = "IMAGE", conflicts_with_all = ["n", "seeds"])]
     pub encode: Vec<PathBuf>,
     /// Go from each latent to the next in N pictures, along the sphere: those of --encode, or of --seeds
     #[arg(long, value_name = "N", value_parser = positive::<usize>, conflicts_with_all = ["inpaint", "colourise", "enlarge", "image"])]
@@ -75,7 +77,7 @@ pub struct Sample {
     /// Stochasticity of the λ-family, 0 or more [default: the preset's]
     #[arg(long, value_name = "LAMBDA")]
     pub lambda: Option<f64>,
-    /// Steps of the sampler, each one network call [default: the preset's]
+    /// Steps of the time grid; `samplers` says how many network calls each is [default: the preset's]
     #[arg(long, value_name = "N", value_parser = positive::<usize>)]
     pub steps: Option<usize>,
     /// The time grid: auto, uniform, power, quadratic, cubic, karras, log-rho, discrete [default: the preset's]

@@ -8,6 +8,7 @@ use sde_eval::{Bandwidth, DensityMap, Likelihood, SlicedWasserstein, Window, mmd
 use serde_json::{Value, json};
 
 use crate::build::Use;
+use crate::calibration;
 use crate::output::Output;
 use crate::run::Run;
 use crate::sampling::Recipe;
@@ -33,6 +34,8 @@ pub fn describe(run: &Run, likelihood: &Likelihood<'_>, seed: u64, output: Outpu
     Picture::map(map.values.mapv(f64::exp).view(), 4)?.save(&path)?;
 
     let recipe = Recipe::new(run.sde.as_ref(), &run.preset.sampler, None);
+    let calibration = calibration::of_run(run, &recipe, output)?;
+    let recipe = Recipe { calibration: calibration.as_ref(), ..recipe };
     let addresses: Vec<u32> = (0..COMPARED as u32).collect();
     let drawn = recipe.collect(&run.field(), &run.shape, noise, &addresses, BATCH)?;
     let data = run.preset.data.load(Split::Test, Use::Likelihood, run.seed, output)?;

@@ -98,6 +98,9 @@ fn configure(args: &Sample, source: &mut Source) {
     if let Some(grid) = &args.grid {
         source.put("sampler", "grid", grid.clone());
     }
+    if !args.edit.encode.is_empty() && !args.denoise {
+        source.put("sampler", "denoise", false);
+    }
     if args.denoise || args.no_denoise {
         source.put("sampler", "denoise", args.denoise);
     }
@@ -155,6 +158,10 @@ fn states(path: &Path, shape: &[usize]) -> Result<Tensor> {
 
 /// Given noise, which must reach for every step of a sampler and fit the states.
 fn recorded(path: &Path, recipe: &Recipe<'_>, x: &Tensor) -> Result<Recorded> {
+    if recipe.config.entry()?.is_adaptive() {
+        let text = format!("--noise: {} asks for as many draws as it takes steps", recipe.config.name);
+        return Err(Failure::Usage(text).into());
+    }
     let noise = read_tensor(path)?;
     let steps = recipe.grid()?.times().len() - 1;
     match noise.dims().split_first() {

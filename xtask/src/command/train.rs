@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 use super::presets::grouped;
 use super::sample::picture;
 use crate::build::{Use, VarianceConfig};
+use crate::calibration;
 use crate::cli::Train;
 use crate::config::{Preset, Source};
 use crate::device;
@@ -303,6 +304,8 @@ impl Progress<'_> {
         let facts = (self.data.shape().to_vec(), self.data.encoding());
         let run = Run::of_weights(path, preset, facts, &weights, self.seed, self.device, json!({}))?;
         let recipe = Recipe::new(run.sde.as_ref(), &run.preset.sampler, None);
+        let calibration = calibration::of_run(&run, &recipe, self.output)?;
+        let recipe = Recipe { calibration: calibration.as_ref(), ..recipe };
         let addresses: Vec<u32> = (0..if run.shape.len() == 1 { CLOUD } else { SHEET }).collect();
         let noise = Noise::new(self.seed);
         let drawn = recipe.collect(&run.field(), &run.shape, noise, &addresses, addresses.len())?;

@@ -232,7 +232,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         stochastic: Stochastic::If("lambda"),
         accepts: Accepts::Scalar,
         reference: DPM_PLUS,
-        advice: "stochastic sampling in tens of calls; order of the deterministic part",
+        advice: "stochastic sampling in tens of calls",
         make: Make::Table(|s| {
             Box::new(SdeDpmSolver { lambda: s.lambda, slope: Slope::Midpoint, lower_final: s.lower_final })
         }),

@@ -5,7 +5,8 @@
 //! - order 2 ("midpoint"): `½ (e^z − 1) D₁`;
 //! - order 3: `((e^z − 1)/z − 1) D₁ + ((e^z − 1 − z)/z² − ½) D₂`,
 //!
-//! D₀ the newest prediction, D₁ and D₂ the derivatives of the polynomial through the past ones, D₁ of the order at hand, in units of the step.
+//! D₀ the newest prediction, D₁ the slope of the polynomial through the past ones and D₂ its second divided
+//! difference, half the second derivative, in units of the step.
 //! The first steps use the order their history allows.
 //!
 //! Reference: Lu et al. 2022, arXiv 2206.00927 and arXiv 2211.01095, Algorithm 2; the authors' code for the third order.

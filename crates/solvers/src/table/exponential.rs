@@ -146,13 +146,20 @@ fn in_clock(
 /// Quadrature in ρ, which may end at 0.
 fn in_rho(sde: &dyn LinearSde, form: Form, from: f64, to: f64) -> Result<Vec<(f64, Op)>> {
     let rule = GaussLegendre::new(NODES);
-    let ends = [from, to].map(|t| sde.clock(t).exp());
-    rule.on(ends[0], ends[1])
-        .map(|(rho, weight)| {
+    let mut ends = vec![from];
+    // For a scalar process the integrand is a polynomial in ρ, kinks in t or not.
+    if sde.groups() > 1 {
+        ends.extend(sde.knots().iter().rev().filter(|k| to < **k && **k < from));
+    }
+    ends.push(to);
+    let mut samples = Vec::new();
+    for pair in ends.windows(2) {
+        for (rho, weight) in rule.on(sde.clock(pair[0]).exp(), sde.clock(pair[1]).exp()) {
             let value = form.transported(sde, sde.time_of_clock(rho.ln()), to)?;
-            Ok((rho, value.scale(weight)))
-        })
-        .collect()
+            samples.push((rho, value.scale(weight)));
+        }
+    }
+    Ok(samples)
 }
 
 /// How many past predictions beside the newest one a step may use.

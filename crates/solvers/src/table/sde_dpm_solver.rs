@@ -1,8 +1,8 @@
 //! SDE-DPM-Solver++ of second order: the exponential integrator of the λ-family with x₀ linear in log ρ, for scalar processes.
 //!
-//! With `ρ'/ρ = e^{−h}` and `z = (1 + λ²) h`:
-//! `x' = (σ'/σ) e^{−λ²h} x + α' (1 − e^{−z}) D₀ + α' w D₁ + σ' √(1 − e^{−2λ²h}) z`, `D₁ = (x₀ − x₀ at the time before)·h/h_before`; w is `½ (1 − e^{−z})` in
-//! the midpoint variant, and exact, `1 − (1 − e^{−z})/z`, in the heun variant. With D₁ = 0 it is stochastic DDIM.
+//! With `ρ'/ρ = e^{−h}` and `k = (1 + λ²) h`:
+//! `x' = (σ'/σ) e^{−λ²h} x + α' (1 − e^{−k}) D₀ + α' w D₁ + σ' √(1 − e^{−2λ²h}) z`, `D₁ = (x₀ − x₀ at the time before)·h/h_before`; w is `½ (1 − e^{−k})` in
+//! the midpoint variant, and exact, `1 − (1 − e^{−k})/k`, in the heun variant. With D₁ = 0 it is stochastic DDIM.
 //!
 //! Order 2, of mean and covariance.
 //!

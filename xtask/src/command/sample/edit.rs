@@ -10,6 +10,7 @@ use sde_solvers::edit::slerp;
 use sde_solvers::guidance::CleanGuided;
 use sde_solvers::inverse::{Grey, Mask, Measurement, Pool, Reconstruction, Spread};
 use sde_solvers::{Chart, ProbabilityFlow, prior_sample};
+use sde_train::hash::sha256;
 use serde_json::{Value, json};
 
 use super::guide;
@@ -17,7 +18,7 @@ use crate::cli::{Edit, Sample};
 use crate::exit::Failure;
 use crate::pictures;
 use crate::run::Run;
-use crate::sampling::{Known, Start};
+use crate::sampling::{Known, Recipe, Start};
 
 /// The part of a sample that the options make known.
 pub fn known(run: &Run, options: &Edit) -> Result<Option<Known>> {
@@ -33,6 +34,9 @@ pub fn known(run: &Run, options: &Edit) -> Result<Option<Known>> {
                 (Box::new(mask), y)
             }
             (None, Some(image), _) => {
+                if run.shape.first() == Some(&1) {
+                    return Err(Failure::Usage("--colourise: the run's images are grey".into()).into());
+                }
                 let grey = Grey { channels: run.shape.first().copied().unwrap_or(1) };
                 let y = grey.apply(&pictures::images(run, &one(image))?)?;
                 (Box::new(grey), y)
@@ -42,12 +46,20 @@ pub fn known(run: &Run, options: &Edit) -> Result<Option<Known>> {
                 let side = run.shape[1] / small.dim(2)?;
                 (Box::new(Pool { side }), small)
             }
+            (None, None, None) if options.by.is_some() || options.resample.is_some() => {
+                let text = "--by and --resample: nothing is known; give --inpaint, --colourise or --enlarge";
+                return Err(Failure::Usage(text.into()).into());
+            }
             (None, None, None) => return Ok(None),
         };
-    let replacements = match options.by.as_str() {
-        "replacement" => options.resample,
-        "gradient" => 0,
-        other => {
+    let replacements = match (options.by.as_deref(), options.resample) {
+        (None | Some("replacement"), times) => times.unwrap_or(1),
+        (Some("gradient"), None) => 0,
+        (Some("gradient"), Some(_)) => {
+            let text = "--resample is for --by replacement: steps are not run again with --by gradient";
+            return Err(Failure::Usage(text.into()).into());
+        }
+        (Some(other), _) => {
             let text = format!("--by {other}: expected replacement or gradient");
             return Err(Failure::Usage(text).into());
         }
@@ -98,19 +110,25 @@ impl From {
 }
 
 /// Where samples start; `addresses` are those of the samples named on the command line.
-pub fn start(run: &Run, args: &Sample, addresses: &[u32]) -> Result<From> {
-    let (options, span) = (&args.edit, run.sde.span());
+pub fn start(run: &Run, args: &Sample, recipe: &Recipe<'_>, addresses: &[u32]) -> Result<From> {
+    let options = &args.edit;
     if let Some(image) = &options.image {
         if !(options.strength > 0.0 && options.strength <= 1.0) {
             let text = format!("--strength {}: expected above 0, at most 1", options.strength);
             return Err(Failure::Usage(text).into());
         }
         let image = pictures::images(run, std::slice::from_ref(image))?;
-        let t = span.sampling + options.strength * (span.end - span.sampling);
+        let t = recipe.time_of_strength(options.strength)?;
         return Ok(From { start: Start::Noised(image, t), ..From::PRIOR });
     }
     if options.encode.is_empty() && options.interpolate.is_none() {
         return Ok(From::PRIOR);
+    }
+    let one_class = args.guide.class.as_deref().is_some_and(|class| class != "all");
+    if run.classes().is_some() && !one_class {
+        let text =
+            "--encode and --interpolate on a run that knows classes: name the one of all pictures, --class K";
+        return Err(Failure::Usage(text.into()).into());
     }
     let sampler = &run.preset.sampler;
     if sampler.entry()?.draws_noise(&sampler.settings()?) {
@@ -122,7 +140,8 @@ pub fn start(run: &Run, args: &Sample, addresses: &[u32]) -> Result<From> {
     let latents = match &images {
         Some(images) => {
             let places: Vec<u32> = (0..images.dim(0)? as u32).collect();
-            encode(run, guide::field(run, &args.guide, &places)?.field.as_ref(), images)?
+            let guided = guide::field(run, &args.guide, &places)?;
+            encode(run, recipe, guide::clipped(run, &args.guide, guided.field)?.as_ref(), images)?
         }
         None => {
             let noise = BatchNoise::new(Noise::new(args.seed), 0, addresses.iter().copied());
@@ -138,11 +157,14 @@ pub fn start(run: &Run, args: &Sample, addresses: &[u32]) -> Result<From> {
 }
 
 /// Data carried up by the probability flow.
-fn encode(run: &Run, field: &dyn Field, images: &Tensor) -> Result<Tensor> {
+fn encode(run: &Run, recipe: &Recipe<'_>, field: &dyn Field, images: &Tensor) -> Result<Tensor> {
     let (sde, sampler) = (run.sde.as_ref(), &run.preset.sampler);
     let chart = sampler.chart()?.unwrap_or_else(|| Chart::natural(sde));
     let flow = ProbabilityFlow::new(sde, field, chart);
-    let solution = flow.solve(&sampler.adaptive(), images, sde.span().sampling, sde.span().end)?;
+    let grid = recipe.grid()?;
+    // A grid may end at the data, where the network was not trained.
+    let (bottom, top) = (grid.stop().max(sde.span().sampling), grid.start());
+    let solution = flow.solve(&sampler.adaptive(), images, bottom, top)?;
     if let Some((sample, report)) = solution.unfinished().next() {
         let text = format!("image {sample} was carried up to t = {} only: {:?}", report.t, report.outcome);
         return Err(Failure::NonFinite(text).into());
@@ -169,11 +191,30 @@ fn path(states: &Tensor, frames: usize) -> Result<Tensor> {
     Ok(Tensor::cat(&points, 0)?)
 }
 
+/// A fingerprint of what samples are made of beyond the options: pictures may change under their names.
+pub fn fingerprint(known: Option<&Known>, start: &Start) -> Result<Value> {
+    let of = |x: &Tensor| -> Result<String> {
+        let values = x.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+        Ok(sha256(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()))
+    };
+    let start = match start {
+        Start::Prior => Value::Null,
+        Start::Noised(image, t) => json!([of(image)?, t]),
+        Start::States(states) => json!(of(states)?),
+    };
+    let known = match known {
+        None => Value::Null,
+        // y, and what the measurement makes of ones: a mask has no other name.
+        Some(known) => json!([of(&known.y)?, of(&known.measurement.adjoint(&known.y.ones_like()?)?)?]),
+    };
+    Ok(json!({ "start": start, "known": known }))
+}
+
 /// The options as they stand in a record; null where there are none.
 pub fn record(options: &Edit) -> Value {
     let path = |file: &PathBuf| file.display().to_string();
     let of = |files: &[PathBuf]| files.iter().map(path).collect::<Vec<_>>();
-    let by = json!({ "by": options.by, "resample": options.resample });
+    let by = json!({ "by": options.by.as_deref().unwrap_or("replacement"), "resample": options.resample });
     match options {
         Edit { inpaint: Some(files), .. } => json!({ "inpaint": of(files), "known": by }),
         Edit { colourise: Some(file), .. } => json!({ "colourise": path(file), "known": by }),

@@ -30,6 +30,10 @@ pub fn field<'a>(run: &'a Run, options: &Guide, addresses: &[u32]) -> Result<Gui
         (Some(labels), None) => {
             Box::new(run.field().with_labels(Tensor::new(labels.as_slice(), &run.device)?))
         }
+        (Some(_), Some(_)) if run.preset.train.label_dropout.is_none() => {
+            let text = "--guidance: this run was trained without train.label_dropout, and its network does not know the data without classes";
+            return Err(Failure::Usage(text.into()).into());
+        }
         (Some(labels), Some(weight)) => {
             let classes = run.classes().unwrap_or(0);
             let place = (DType::F32, &run.device);
@@ -37,7 +41,21 @@ pub fn field<'a>(run: &'a Run, options: &Guide, addresses: &[u32]) -> Result<Gui
             Box::new(ClassifierFree::of_model(network, place, labels, classes, weight, interval(options)?)?)
         }
     };
-    Ok(Guided { field: clipped(run, options, field)?, labels })
+    Ok(Guided { field, labels })
+}
+
+/// Refuses what a sampler of learned variances would leave out: it asks the network itself.
+pub fn check_learned(run: &Run, options: &Guide, known: bool) -> Result<()> {
+    let Guide { guidance, clip, threshold, .. } = options;
+    let more = guidance.is_some() || *clip || threshold.is_some() || known || run.classes().is_some();
+    if more && run.preset.sampler.entry()?.wants_moments() {
+        let text = format!(
+            "{}: it takes the network as it is, without classes, guidance, clipping or known parts",
+            run.preset.sampler.name
+        );
+        return Err(Failure::Usage(text).into());
+    }
+    Ok(())
 }
 
 /// A label for each sample, by its address, so that any range of addresses is balanced and no batch matters.
@@ -68,7 +86,8 @@ fn interval(options: &Guide) -> Result<Interval> {
     Ok(Interval::of_times(low, high)?)
 }
 
-fn clipped<'a>(run: &'a Run, options: &Guide, field: Box<dyn Field + 'a>) -> Result<Box<dyn Field + 'a>> {
+/// The field kept in the range of the data, if that is wanted: what guidance drives out of it comes back.
+pub fn clipped<'a>(run: &'a Run, options: &Guide, field: Box<dyn Field + 'a>) -> Result<Box<dyn Field + 'a>> {
     if !options.clip && options.threshold.is_none() {
         return Ok(field);
     }

@@ -23,7 +23,7 @@ use crate::exit::Failure;
 use crate::files::write_tensor;
 use crate::output::{Output, save_record};
 use crate::run::Run;
-use crate::sampling::{Drawn, Recipe, Start};
+use crate::sampling::{Calibration, Drawn, Recipe, Start};
 use crate::signals;
 use crate::stash::Stash;
 
@@ -36,18 +36,16 @@ pub fn run(args: &Sample, output: Output) -> Result<()> {
     let given = args.init.as_deref().map(|path| states(path, &run.shape)).transpose()?;
     let mut wanted = addresses(args, given.as_ref())?;
     let known = edit::known(&run, &args.edit)?;
-    let mut from = edit::start(&run, args, &wanted)?;
+    let plain = Recipe::new(run.sde.as_ref(), &run.preset.sampler, times.as_ref());
+    let mut from = edit::start(&run, args, &plain, &wanted)?;
     if let Some(n) = from.samples {
         wanted = (0..n as u32).collect();
     }
     let Guided { field, labels } = guide::field(&run, &args.guide, &wanted)?;
-    let field = edit::guided(&run, known.as_ref(), field);
+    let field = guide::clipped(&run, &args.guide, edit::guided(&run, known.as_ref(), field))?;
+    guide::check_learned(&run, &args.guide, known.is_some())?;
     let start = std::mem::replace(&mut from.start, Start::Prior);
-    let recipe = Recipe {
-        start,
-        known: known.as_ref(),
-        ..Recipe::new(run.sde.as_ref(), &run.preset.sampler, times.as_ref())
-    };
+    let recipe = Recipe { start, known: known.as_ref(), ..plain };
     let calibration = calibration::of_run(&run, &recipe, output)?;
     let recipe = Recipe { calibration: calibration.as_ref(), ..recipe };
     let towards = json!({ "guidance": guide::record(&args.guide, labels.as_deref()), "edit": edit::record(&args.edit) });
@@ -66,25 +64,37 @@ pub fn run(args: &Sample, output: Output) -> Result<()> {
     merge(&mut record, towards);
     record["round_trip_rms"] = json!(from.round_trip(&run, &args.edit, &drawn.x)?);
     let mut files = save(&run, &drawn.x, &out, output)?;
-    if let Some(latents) = from.latents.as_ref().filter(|_| !is_npy(&out)) {
-        let path = out.join("latents.npy");
-        write_tensor(&path, latents)?;
-        files.push(path.display().to_string());
-    }
-    if let Some(labels) = labels.filter(|_| !is_npy(&out)) {
-        let path = out.join("labels.npy");
-        write_npy(
-            &path,
-            &NpyArray::I64(labels.into_iter().map(i64::from).collect::<Array1<i64>>().into_dyn()),
-        )?;
-        files.push(path.display().to_string());
-    }
+    files.extend(beside(&out, from.latents.as_ref(), labels.as_deref())?);
     stash.map_or(Ok(()), Stash::remove)?;
     record["files"] = json!(files);
     let place = if is_npy(&out) { run.path.join("records/sample.json") } else { out.join("record.json") };
     save_record(&place, &record)?;
     let (n, nfe) = (drawn.nfe.len(), drawn.nfe_text());
     output.result(format!("{n} samples, {nfe} network calls each: {}", files.join(", ")), &record)
+}
+
+/// Writes latents and labels beside the samples, and removes those of samples that were there before.
+fn beside(out: &Path, latents: Option<&Tensor>, labels: Option<&[u32]>) -> Result<Vec<String>> {
+    let mut files = Vec::new();
+    let place = |what: &str| {
+        if is_npy(out) { out.with_extension(format!("{what}.npy")) } else { out.join(format!("{what}.npy")) }
+    };
+    for what in ["latents", "labels"] {
+        match std::fs::remove_file(place(what)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+            _ => {}
+        }
+    }
+    if let Some(latents) = latents {
+        write_tensor(&place("latents"), latents)?;
+        files.push(place("latents").display().to_string());
+    }
+    if let Some(labels) = labels {
+        let labels: Array1<i64> = labels.iter().map(|&label| i64::from(label)).collect();
+        write_npy(&place("labels"), &NpyArray::I64(labels.into_dyn()))?;
+        files.push(place("labels").display().to_string());
+    }
+    Ok(files)
 }
 
 /// From given initial states, all at once.
@@ -151,6 +161,8 @@ impl Work<'_> {
             "sampler": self.recipe.config,
             "times": self.recipe.grid()?.times(),
             "towards": towards,
+            "made_of": edit::fingerprint(self.recipe.known, &self.recipe.start)?,
+            "measured": self.recipe.calibration.map(Calibration::summary),
             "seed": args.seed,
             "samples": self.wanted,
         }))

@@ -73,6 +73,11 @@ impl<'a> Law<'a> {
         let span = sde.span();
         let flow = ProbabilityFlow::new(sde, field, Chart::natural(sde));
         let solution = flow.solve(&Adaptive::new(tolerance, tolerance), &start, span.end, span.sampling)?;
+        if let Some((sample, report)) = solution.unfinished().next() {
+            let text =
+                format!("the reference of start {sample} stopped at t = {}: {:?}", report.t, report.outcome);
+            return Err(Failure::NonFinite(text).into());
+        }
         let total: usize = solution.reports.iter().map(|report| report.nfe).sum();
         let reference_nfe = total as f64 / solution.reports.len() as f64;
         Ok(Self { points, tolerance, reference_nfe, sde, field, noise, start, end: solution.y })
@@ -128,7 +133,8 @@ impl<'a> Law<'a> {
                 }
                 steps
             }
-            Make::Fixed(_) | Make::Calibrated(_) | Make::Moments(_) | Make::Adaptive(_) => wanted,
+            Make::Fixed(_) => (wanted / (1 + settings.corrector.steps)).max(2),
+            Make::Calibrated(_) | Make::Moments(_) | Make::Adaptive(_) => wanted,
         };
         let times = self.grid(grid, steps)?;
         let path = Path { sde: self.sde, field: self.field, grid: &times };
