@@ -27,11 +27,11 @@ pub fn run(args: &Samplers, output: Output) -> Result<()> {
         catalog::all().map(catalog::Entry::markdown).collect()
     } else {
         let head =
-            format!("{:20}{:7}{:30}{:17}{}", "name", "order", "calls a step", "noise", "what, and when");
+            format!("{:22}{:7}{:30}{:17}{}", "name", "order", "calls a step", "noise", "what, and when");
         let row = |entry: &catalog::Entry| {
             let order = if entry.order == 0 { "-".into() } else { entry.order.to_string() };
             let noise = noise(entry.stochastic);
-            format!("{:20}{order:7}{:30}{noise:17}{}: {}", entry.name, entry.nfe, entry.what, entry.advice)
+            format!("{:22}{order:7}{:30}{noise:17}{}: {}", entry.name, entry.nfe, entry.what, entry.advice)
         };
         std::iter::once(head).chain(catalog::all().map(row)).collect()
     };

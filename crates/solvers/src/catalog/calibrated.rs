@@ -21,8 +21,23 @@ pub(super) const ENTRIES: &[Entry] = &[
         }),
     },
     Entry {
+        name: "analytic-diagonal",
+        what: "DDIM(η) with the optimal variance of each coordinate",
+        order: 0,
+        nfe: "1",
+        stochastic: Stochastic::Yes,
+        accepts: Accepts::Scalar,
+        reference: "Bao, Li, Sun, Zhu, Zhang 2022, arXiv 2206.07309",
+        advice: "as `analytic-dpm`, where coordinates differ",
+        make: Make::Calibrated(|s, residuals| {
+            let times = residuals.iter().map(|r| r.t).collect();
+            let kappa = residuals.iter().map(|r| r.diagonal.clone()).collect();
+            Box::new(AnalyticDiagonal { eta: s.eta, times, kappa, clipping: s.clipping })
+        }),
+    },
+    Entry {
         name: "learned-variance",
-        what: "the same with a variance for each entry, which the network knows (NPR, SN)",
+        what: "DDIM(η) with a variance for each entry, which the network knows (NPR, SN)",
         order: 0,
         nfe: "1",
         stochastic: Stochastic::Yes,
@@ -30,20 +45,5 @@ pub(super) const ENTRIES: &[Entry] = &[
         reference: "Bao, Li, Sun, Zhu, Zhang 2022, arXiv 2206.07309",
         advice: "runs with a second output, such as of `digits-npr`",
         make: Make::Moments(|s| LearnedVariance { eta: s.eta, clipping: s.clipping }),
-    },
-    Entry {
-        name: "analytic-diagonal",
-        what: "the same with a variance for each coordinate",
-        order: 0,
-        nfe: "1",
-        stochastic: Stochastic::Yes,
-        accepts: Accepts::Scalar,
-        reference: "Bao, Li, Sun, Zhu, Zhang 2022, arXiv 2206.07309",
-        advice: "the same, where coordinates differ",
-        make: Make::Calibrated(|s, residuals| {
-            let times = residuals.iter().map(|r| r.t).collect();
-            let kappa = residuals.iter().map(|r| r.diagonal.clone()).collect();
-            Box::new(AnalyticDiagonal { eta: s.eta, times, kappa, clipping: s.clipping })
-        }),
     },
 ];

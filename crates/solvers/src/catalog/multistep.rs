@@ -71,7 +71,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         3,
         Accepts::Linear,
         DEIS,
-        "the same",
+        "where the grid is even in ρ",
         Make::Table(|_| Box::new(RhoAb { degree: 2 })),
     ),
     rule(
@@ -80,7 +80,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         4,
         Accepts::Linear,
         DEIS,
-        "the same",
+        "where the grid is even in ρ",
         Make::Table(|_| Box::new(RhoAb { degree: 3 })),
     ),
     rule(
@@ -116,7 +116,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         3,
         Accepts::Linear,
         DPM_PLUS,
-        "the same; the third order that the published 3M misses",
+        "guided models; the third order that the published 3M misses",
         Make::Table(|s| Box::new(LogAb { form: Form::Data, degree: 2, lower_final: s.lower_final })),
     ),
     rule(
@@ -239,13 +239,13 @@ pub(super) const ENTRIES: &[Entry] = &[
     },
     Entry {
         name: "sde-dpm++-2m-heun",
-        what: "the same, x₀ a line exactly",
+        what: "SDE-DPM-Solver++(2M), x₀ a line exactly",
         order: 2,
         nfe: "1",
         stochastic: Stochastic::If("lambda"),
         accepts: Accepts::Scalar,
         reference: DPM_PLUS,
-        advice: "the same",
+        advice: "stochastic sampling in tens of calls",
         make: Make::Table(|s| {
             Box::new(SdeDpmSolver { lambda: s.lambda, slope: Slope::Heun, lower_final: s.lower_final })
         }),

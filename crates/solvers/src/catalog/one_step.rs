@@ -17,7 +17,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     },
     Entry {
         name: "ddim-data",
-        what: "the same in data form",
+        what: "one step in data form, x₀ constant",
         order: 1,
         nfe: "1",
         stochastic: Stochastic::If("eta"),

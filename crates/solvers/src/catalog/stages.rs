@@ -60,7 +60,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     },
     Entry {
         name: "edm-churn",
-        what: "the same with noise added before every step",
+        what: "Heun in ρ with noise added before every step",
         order: 0,
         nfe: "2, the last 1",
         stochastic: Stochastic::If("churn"),
