@@ -188,3 +188,39 @@ fn what_makes_no_sense_is_refused_before_anything_is_timed() {
     }
     assert!(!place.run("bench --help").stdout.contains("worker"), "a worker is nobody's command");
 }
+
+#[test]
+fn samplers_are_measured_with_error_bars_and_a_picture() {
+    let place = Place::new();
+    let record = place.record(
+        "bench sampler digits --points 32 --starts 32 --nfe 4,8 --only ddim,tab2,ddpm,analytic-dpm --plot plot.svg --out record.json",
+    );
+    assert_eq!(record, place.json("record.json"));
+    let samplers = record["samplers"].as_array().expect("a list");
+    let names: Vec<&str> = samplers.iter().filter_map(|s| s["sampler"].as_str()).collect();
+    assert_eq!(names, ["ddim", "tab2", "ddpm", "analytic-dpm"]);
+    for sampler in samplers {
+        let stochastic = ["ddpm", "analytic-dpm"].contains(&sampler["sampler"].as_str().expect("a name"));
+        for (cell, calls) in sampler["cells"].as_array().expect("cells").iter().zip([4, 8]) {
+            assert_eq!(cell["nfe"], calls);
+            assert!(cell["sliced_w2_squared"]["standard_error"].is_number());
+            assert_eq!(cell["error"].is_null(), stochastic, "{cell}");
+        }
+    }
+    // More calls, less error.
+    let error = |cell: usize| samplers[1]["cells"][cell]["error"]["value"].as_f64().expect("an error");
+    assert!(error(1) < error(0));
+    assert!(place.text("plot.svg").contains("tab2"));
+    let refused = place.call("bench sampler digits --only rk45");
+    assert!(refused.stderr.contains("fixed grid"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_step_is_measured_against_streaming() {
+    let place = Place::new();
+    let record = place.record("bench step cifar10-tiny --batch 2 --repeats 2");
+    // 2 to 5 predictions and the state are read, the state is written; 12 steps, of which 3 have a shorter history.
+    let arrays = (3 + 4 + 5 + 9 * 6) as f64;
+    assert_eq!(record["bytes"].as_f64(), Some((arrays * 8.0 * 2.0 * 3072.0 / 12.0).floor()));
+    assert!(record["share_outside_the_network"].as_f64().is_some_and(|share| (0.0..1.0).contains(&share)));
+}
