@@ -109,8 +109,7 @@ impl Run {
         let mut source = Source::read(&path.join("config.toml"))?;
         edit(&mut source);
         sets.iter().try_for_each(|set| source.set(set))?;
-        let mut preset: Preset = source.parse()?;
-        preset.sampler.resolve(&preset.process)?;
+        let preset: Preset = source.parse()?;
         let latest = checkpoint::latest(&path.join("checkpoints"))?;
         for (skipped, why) in &latest.skipped {
             output.say(format!("passing over {}: {why}", skipped.display()));
@@ -135,13 +134,14 @@ impl Run {
     /// A run around given weights, with shape and encoding of its data.
     pub fn of_weights(
         path: PathBuf,
-        preset: Preset,
+        mut preset: Preset,
         (shape, encoding): (Vec<usize>, Encoding),
         weights: &Weights,
         seed: u64,
         device: &Device,
         origin: Value,
     ) -> Result<Self> {
+        preset.sampler.resolve(&preset.process)?;
         let frozen = preset.variance.as_ref().map(|variance| variance.kept_weights(&path)).transpose()?;
         let network = weights
             .freeze(DType::F32, device, |b| build_network(&preset, b, &shape, frozen.as_ref()))

@@ -14,7 +14,10 @@ use sde_solvers::{Clipping, Path, Sampler, Solution, denoise, prior_sample};
 use serde_json::{Value, json};
 
 use crate::build::SamplerConfig;
+use crate::calibration;
 use crate::exit::Failure;
+use crate::output::Output;
+use crate::run::Run;
 
 /// Samples, and what they cost.
 pub struct Drawn {
@@ -233,4 +236,12 @@ impl<'a> Recipe<'a> {
         })?;
         Ok(Drawn { x: Tensor::cat(&parts, 0)?, nfe })
     }
+}
+
+/// Samples of a run as it is configured: what a sheet or a comparison shows.
+pub fn of_run(run: &Run, noise: Noise, addresses: &[u32], batch: usize, output: Output) -> Result<Drawn> {
+    let recipe = Recipe::new(run.sde.as_ref(), &run.preset.sampler, None);
+    let calibration = calibration::of_run(run, &recipe, output)?;
+    let recipe = Recipe { calibration: calibration.as_ref(), ..recipe };
+    recipe.collect(&run.field(), &run.shape, noise, addresses, batch)
 }

@@ -218,13 +218,13 @@ fn without_a_history_the_start_caps_the_order() {
     assert_orders(&cases(), &rules, 0, 1280);
 }
 
-#[test]
-fn the_orders_of_the_catalog_are_those_measured() {
-    let settings = Settings {
+/// Settings without noise where it can be turned off, but for churn.
+fn settings() -> Settings {
+    Settings {
         eta: 0.0,
         lambda: 0.0,
         lower_final: false,
-        churn: ChurnSettings { amount: 0.0, ..ChurnSettings::CIFAR10_VP },
+        churn: ChurnSettings::CIFAR10_VP,
         between: 0.5,
         corrector: Langevin { snr: 0.16, steps: 1, norms: Norms::Sample },
         annealed: (2e-5, 3),
@@ -232,7 +232,13 @@ fn the_orders_of_the_catalog_are_those_measured() {
         sde_tolerances: [1e-2, 1e-2],
         adaptive: Adaptive::new(1e-9, 1e-9),
         chart: None,
-    };
+    }
+}
+
+#[test]
+fn the_orders_of_the_catalog_are_those_measured() {
+    let still = ChurnSettings { amount: 0.0, ..ChurnSettings::CIFAR10_VP };
+    let settings = Settings { churn: still, ..settings() };
     let cases = cases();
     let vp: Vec<Case> = cases.into_iter().filter(|case| case.name == "vp").collect();
     let mut measured = 0;
@@ -248,19 +254,7 @@ fn the_orders_of_the_catalog_are_those_measured() {
 
 #[test]
 fn the_processes_of_the_catalog_are_those_accepted() {
-    let settings = Settings {
-        eta: 0.0,
-        lambda: 0.0,
-        lower_final: false,
-        churn: ChurnSettings::CIFAR10_VP,
-        between: 0.5,
-        corrector: Langevin { snr: 0.16, steps: 1, norms: Norms::Sample },
-        annealed: (2e-5, 3),
-        clipping: Clipping::NONE,
-        sde_tolerances: [1e-2, 1e-2],
-        adaptive: Adaptive::new(1e-9, 1e-9),
-        chart: None,
-    };
+    let settings = settings();
     let grid = |from: f64, to: f64| TimeGrid::uniform(from, to, 6).expect("a grid");
     let (rotating, straight, vp) = (Rotating { omega: 1.3 }, process("linear"), process("vp"));
     let mut wrong = Vec::new();

@@ -9,12 +9,11 @@ use serde_json::json;
 use super::sample::{merge, picture};
 use super::{eval_nll, train};
 use crate::build::Use;
-use crate::calibration;
 use crate::cli::{Demo, Train};
 use crate::device;
 use crate::output::{Output, save_record};
 use crate::run::Run;
-use crate::sampling::Recipe;
+use crate::sampling;
 
 const PRESET: &str = "digits";
 const SAMPLES: u32 = 64;
@@ -36,11 +35,8 @@ pub fn run(args: &Demo, output: Output) -> Result<()> {
     let device = device::select(&args.device.name, output)?;
     let run = Run::open(Some(&path), None, &[], |_| (), &device, output)?;
 
-    let recipe = Recipe::new(run.sde.as_ref(), &run.preset.sampler, None);
-    let calibration = calibration::of_run(&run, &recipe, output)?;
-    let recipe = Recipe { calibration: calibration.as_ref(), ..recipe };
     let (noise, addresses) = (Noise::new(args.seed), (0..SAMPLES).collect::<Vec<_>>());
-    let drawn = recipe.collect(&run.field(), &run.shape, noise, &addresses, addresses.len())?;
+    let drawn = sampling::of_run(&run, noise, &addresses, addresses.len(), output)?;
     let sheet = path.join("samples.png");
     if let Some(picture) = picture(&run, &drawn.x, output)? {
         picture.save(&sheet)?;

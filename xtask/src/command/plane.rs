@@ -8,10 +8,9 @@ use sde_eval::{Bandwidth, DensityMap, Likelihood, SlicedWasserstein, Window, mmd
 use serde_json::{Value, json};
 
 use crate::build::Use;
-use crate::calibration;
 use crate::output::Output;
 use crate::run::Run;
-use crate::sampling::Recipe;
+use crate::sampling;
 
 /// Half the side of the square that is drawn, in standard deviations of the data.
 const REACH: f64 = 2.5;
@@ -33,11 +32,8 @@ pub fn describe(run: &Run, likelihood: &Likelihood<'_>, seed: u64, output: Outpu
     let path = run.path.join("records/density.png");
     Picture::map(map.values.mapv(f64::exp).view(), 4)?.save(&path)?;
 
-    let recipe = Recipe::new(run.sde.as_ref(), &run.preset.sampler, None);
-    let calibration = calibration::of_run(run, &recipe, output)?;
-    let recipe = Recipe { calibration: calibration.as_ref(), ..recipe };
     let addresses: Vec<u32> = (0..COMPARED as u32).collect();
-    let drawn = recipe.collect(&run.field(), &run.shape, noise, &addresses, BATCH)?;
+    let drawn = sampling::of_run(run, noise, &addresses, BATCH, output)?;
     let data = run.preset.data.load(Split::Test, Use::Likelihood, run.seed, output)?;
     let reference = first_points(data.set.as_ref(), noise)?;
     let squared = DISTANCE.squared(&drawn.x, &reference, noise)?;

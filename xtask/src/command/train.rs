@@ -27,7 +27,6 @@ use serde_json::{Value, json};
 use super::presets::grouped;
 use super::sample::picture;
 use crate::build::{Use, VarianceConfig};
-use crate::calibration;
 use crate::cli::Train;
 use crate::config::{Preset, Source};
 use crate::device;
@@ -36,7 +35,7 @@ use crate::output::{Output, save_record};
 use crate::plot;
 use crate::provenance::{device_name, provenance, revision};
 use crate::run::{Network, ROOT, Run, build_network};
-use crate::sampling::Recipe;
+use crate::sampling;
 use crate::signals;
 
 /// How many samples a picture shows while training: images, points.
@@ -303,12 +302,9 @@ impl Progress<'_> {
         let (path, preset) = (self.directory.clone(), self.preset.clone());
         let facts = (self.data.shape().to_vec(), self.data.encoding());
         let run = Run::of_weights(path, preset, facts, &weights, self.seed, self.device, json!({}))?;
-        let recipe = Recipe::new(run.sde.as_ref(), &run.preset.sampler, None);
-        let calibration = calibration::of_run(&run, &recipe, self.output)?;
-        let recipe = Recipe { calibration: calibration.as_ref(), ..recipe };
         let addresses: Vec<u32> = (0..if run.shape.len() == 1 { CLOUD } else { SHEET }).collect();
         let noise = Noise::new(self.seed);
-        let drawn = recipe.collect(&run.field(), &run.shape, noise, &addresses, addresses.len())?;
+        let drawn = sampling::of_run(&run, noise, &addresses, addresses.len(), self.output)?;
         if let Some(picture) = picture(&run, &drawn.x, self.output)? {
             picture.save(&self.directory.join("samples").join(format!("step-{:07}.png", state.step())))?;
         }

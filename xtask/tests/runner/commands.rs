@@ -334,3 +334,14 @@ fn editing_keeps_what_is_known_and_comes_back() {
         assert!(called.stderr.contains(what), "{line}: {}", called.stderr);
     }
 }
+
+#[test]
+fn a_grid_that_suits_is_found_in_training_too() {
+    let place = Place::new();
+    place.run(&format!("train {POINTS} --set sampler.grid=auto --set train.sample_every=10 --out run"));
+    assert!(
+        place.names("run/samples").contains(&"step-0000010.png".to_owned()),
+        "{:?}",
+        place.names("run/samples")
+    );
+}

@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use candle_core::Tensor;
 use sde_core::{Converted, Cotangents, Field, LinearSde, Op, Prediction, Result, apply_each};
 
-use super::LogLikelihood;
+use super::likelihood::{LogLikelihood, restricted};
 
 /// A field guided by a log-likelihood of noised states; it predicts the noise.
 pub struct Guided<'a, F, L> {
@@ -78,12 +78,9 @@ impl<F: Field, L: LogLikelihood> Field for Guided<'_, F, L> {
     }
 
     fn restrict<'b>(&'b self, samples: &[usize]) -> Result<Option<Box<dyn Field + 'b>>> {
-        let parts = (self.field.restrict(samples)?, self.likelihood.restrict(samples)?);
-        if let (None, None) = parts {
-            return Ok(None);
-        }
-        let field = parts.0.unwrap_or_else(|| Box::new(&self.field));
-        let likelihood = parts.1.unwrap_or_else(|| Box::new(&self.likelihood));
-        Ok(Some(Box::new(Guided::new(field, self.sde, likelihood, self.scale))))
+        let parts = restricted(&self.field, &self.likelihood, samples)?;
+        Ok(parts.map(|(field, likelihood)| {
+            Box::new(Guided::new(field, self.sde, likelihood, self.scale)) as Box<dyn Field + 'b>
+        }))
     }
 }

@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use candle_core::Tensor;
 use sde_core::{Conversion, Cotangents, Error, Field, LinearSde, Op, Prediction, Result, apply_each};
 
-use super::LogLikelihood;
+use super::likelihood::{LogLikelihood, restricted};
 
 /// A field guided by a log-likelihood of clean data; it predicts the noise.
 ///
@@ -85,12 +85,9 @@ impl<F: Field, L: LogLikelihood> Field for CleanGuided<'_, F, L> {
     }
 
     fn restrict<'b>(&'b self, samples: &[usize]) -> Result<Option<Box<dyn Field + 'b>>> {
-        let parts = (self.field.restrict(samples)?, self.likelihood.restrict(samples)?);
-        if let (None, None) = parts {
-            return Ok(None);
-        }
-        let field = parts.0.unwrap_or_else(|| Box::new(&self.field));
-        let likelihood = parts.1.unwrap_or_else(|| Box::new(&self.likelihood));
-        Ok(Some(Box::new(CleanGuided::new(field, self.sde, likelihood, self.scale))))
+        let parts = restricted(&self.field, &self.likelihood, samples)?;
+        Ok(parts.map(|(field, likelihood)| {
+            Box::new(CleanGuided::new(field, self.sde, likelihood, self.scale)) as Box<dyn Field + 'b>
+        }))
     }
 }

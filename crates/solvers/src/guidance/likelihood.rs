@@ -1,7 +1,7 @@
 //! What guides: a log-likelihood `log p(y | x)` of a state, differentiable in the state, up to a constant.
 
 use candle_core::Tensor;
-use sde_core::{Error, Result, reverse_mode};
+use sde_core::{Error, Field, Result, reverse_mode};
 
 /// A log-likelihood log p(y | x) of states, y being what is wanted. Of noised states it depends on the time.
 pub trait LogLikelihood {
@@ -89,4 +89,21 @@ impl<F: Fn(&Tensor, &[f64]) -> Result<Tensor>> LogLikelihood for LogLikelihoodFn
     fn log_likelihood(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         (self.0)(x, t)
     }
+}
+
+/// A field and the likelihood that guides it.
+type Parts<'a> = (Box<dyn Field + 'a>, Box<dyn LogLikelihood + 'a>);
+
+/// Both for some samples of the batch; none where neither holds anything of a sample.
+pub(super) fn restricted<'a>(
+    field: &'a dyn Field,
+    likelihood: &'a dyn LogLikelihood,
+    samples: &[usize],
+) -> Result<Option<Parts<'a>>> {
+    Ok(match (field.restrict(samples)?, likelihood.restrict(samples)?) {
+        (None, None) => None,
+        (own, known) => {
+            Some((own.unwrap_or_else(|| Box::new(field)), known.unwrap_or_else(|| Box::new(likelihood))))
+        }
+    })
 }
