@@ -16,7 +16,7 @@ const EDGES: [(&str, &[&str]); 8] = [
     ("sde-solvers", &["sde-core"]),
     ("sde-data", &["sde-core"]),
     ("sde-train", &["sde-core", "sde-data", "sde-nets"]),
-    ("sde-eval", &["sde-core", "sde-data", "sde-solvers"]),
+    ("sde-eval", &["sde-core", "sde-data", "sde-nets", "sde-solvers"]),
     ("xtask", &["sde-core", "sde-data", "sde-eval", "sde-nets", "sde-solvers", "sde-train"]),
     ("downstream", &["sde-core", "sde-data", "sde-eval", "sde-nets", "sde-solvers", "sde-train"]),
 ];

@@ -36,6 +36,18 @@ pub enum Error {
         /// The value.
         found: f64,
     },
+    /// Features that cannot be compared.
+    #[error(
+        "features of two kinds: their {what} is {first} and {second}; compute both with the same network, layer, resizing and input range"
+    )]
+    FeatureSpaces {
+        /// In what they differ.
+        what: &'static str,
+        /// Of the first.
+        first: String,
+        /// Of the second.
+        second: String,
+    },
     /// No solve of a whole evaluation arrived, so there is nothing to average.
     #[error(
         "none of {samples} samples was solved; the first {}", way_out(*.first)
@@ -49,6 +61,9 @@ pub enum Error {
     /// A solver failed.
     #[error(transparent)]
     Solver(#[from] sde_solvers::Error),
+    /// A network, or its weights, failed.
+    #[error(transparent)]
+    Network(#[from] sde_nets::Error),
     /// A data set failed.
     #[error(transparent)]
     Data(#[from] sde_data::Error),

@@ -28,6 +28,7 @@
 mod density;
 mod error;
 mod estimate;
+mod features;
 mod gaussian;
 mod likelihood;
 mod mmd;
@@ -38,6 +39,7 @@ mod sliced;
 pub use density::{DensityMap, Window};
 pub use error::{Error, Result};
 pub use estimate::Estimate;
+pub use features::{FeatureNetwork, FeatureSpace};
 pub use gaussian::{Gaussian, GaussianNll};
 pub use likelihood::{Likelihood, LogDensity, Prior};
 pub use mmd::{Bandwidth, Mmd, mmd};
