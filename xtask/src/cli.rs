@@ -1,6 +1,7 @@
 //! The command line.
 
 mod bench;
+mod eval_score;
 mod sample;
 
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 pub use bench::{Bench, BenchSample, BenchSampler, BenchStep, BenchTrain, Measuring, Mlp, Ops, Suite, Unet};
+pub use eval_score::EvalScore;
 pub use sample::{Edit, Guide, Sample, Samplers};
 
 /// Train, sample and evaluate score-based diffusion models.
@@ -53,6 +55,8 @@ pub enum Command {
     Samplers(Samplers),
     /// Measure the likelihood of data under a run, or of points under a known density
     EvalNll(EvalNll),
+    /// Say what is wrong with a score against time: loss, Fokker–Planck residual, asymmetry, paths, error
+    EvalScore(Box<EvalScore>),
     /// Time this project against PyTorch, and samplers against each other
     Bench(Bench),
     /// Make a run from weights of diffusers or score_sde, or from a file of `export`

@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod eval_nll;
+mod eval_score;
 mod export;
 mod import;
 mod plane;
@@ -24,6 +25,7 @@ pub fn run(command: Command, output: Output) -> Result<()> {
         Command::Sample(args) => sample::run(&args, output),
         Command::Samplers(args) => samplers::run(&args, output),
         Command::EvalNll(args) => eval_nll::run(&args, output),
+        Command::EvalScore(args) => eval_score::run(&args, output),
         Command::Bench(args) => bench::run(&args, output),
         Command::Import(args) => import::run(&args, output),
         Command::Export(args) => export::run(&args, output),

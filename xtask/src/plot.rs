@@ -1,4 +1,8 @@
-//! Curves as SVG files: the loss of a run, the errors of samplers.
+//! Curves as SVG: the loss of a run, the errors of samplers, and charts of whatever.
+
+mod chart;
+
+pub use chart::{Axis, Chart, Mark, Series};
 
 use std::path::Path;
 
@@ -28,61 +32,28 @@ pub fn read_log(path: &Path) -> Result<Vec<LossPoint>> {
     Ok(text.lines().filter_map(point).collect())
 }
 
-/// Draws training and held-out loss against the step. The scale leaves out the highest hundredth, so that a first spike does not
-/// flatten the rest.
-pub fn loss_curve(points: &[LossPoint], title: &str, path: &Path) -> Result<()> {
+/// Training and held-out loss against the step; none of an empty log. The scale leaves out the highest hundredth, so that a first spike
+/// does not flatten the rest.
+pub fn loss_chart(points: &[LossPoint], title: &str) -> Option<Chart> {
     let mut losses: Vec<f64> = points.iter().flat_map(|p| [Some(p.train), p.held_out]).flatten().collect();
     losses.sort_by(f64::total_cmp);
-    let (Some(low), Some(high)) = (losses.first(), losses.get(losses.len() * 99 / 100)) else {
-        return Ok(());
+    let high = *losses.get(losses.len() * 99 / 100)?;
+    let series = |name: &str, loss: &dyn Fn(&LossPoint) -> Option<f64>| {
+        let points = points.iter().filter_map(|p| Some((p.step, loss(p)?.min(high), 0.0)));
+        Series { name: name.into(), points: points.collect(), mark: Mark::Line }
     };
-    let (low, high) = (*low, *high);
-    let margin = (0.04 * (high - low)).max(f64::MIN_POSITIVE);
-    let last = points.last().map_or(1.0, |p| p.step.max(1.0));
-    let failed = |e: DrawingAreaErrorKind<std::io::Error>| anyhow!("cannot draw {}: {e}", path.display());
-    let area = SVGBackend::new(path, (760, 420)).into_drawing_area();
-    area.fill(&WHITE).map_err(failed)?;
-    let mut chart = ChartBuilder::on(&area)
-        .caption(title, ("sans-serif", 18))
-        .margin(12)
-        .x_label_area_size(38)
-        .y_label_area_size(62)
-        .build_cartesian_2d(0.0..last, low - margin..high + margin)
-        .map_err(failed)?;
-    chart
-        .configure_mesh()
-        .x_desc("update")
-        .y_desc("loss")
-        .x_label_formatter(&|step| format!("{step:.0}"))
-        .light_line_style(WHITE)
-        .draw()
-        .map_err(failed)?;
-    let blue = RGBColor(38, 84, 163);
-    let red = RGBColor(204, 84, 40);
-    chart
-        .draw_series(LineSeries::new(
-            points.iter().map(|p| (p.step, p.train.min(high + margin))),
-            blue.stroke_width(2),
-        ))
-        .map_err(failed)?
-        .label("training")
-        .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], blue.stroke_width(2)));
-    let held_out: Vec<(f64, f64)> =
-        points.iter().filter_map(|p| Some((p.step, p.held_out?.min(high + margin)))).collect();
-    if !held_out.is_empty() {
-        chart
-            .draw_series(LineSeries::new(held_out, red.stroke_width(2)))
-            .map_err(failed)?
-            .label("held out")
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], red.stroke_width(2)));
-    }
-    chart
-        .configure_series_labels()
-        .border_style(BLACK.mix(0.2))
-        .background_style(WHITE)
-        .draw()
-        .map_err(failed)?;
-    area.present().map_err(failed)
+    let series = [series("training", &|p| Some(p.train)), series("held out", &|p| p.held_out)];
+    Some(Chart {
+        title: title.into(),
+        x: Axis::linear("update"),
+        y: Axis::linear("loss"),
+        series: series.into_iter().filter(|series| !series.points.is_empty()).collect(),
+    })
+}
+
+/// Draws training and held-out loss, if there are any.
+pub fn loss_curve(points: &[LossPoint], title: &str, path: &Path) -> Result<()> {
+    loss_chart(points, title).map_or(Ok(()), |chart| chart.save(path))
 }
 
 /// Colours that can be told apart on white.

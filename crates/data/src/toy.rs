@@ -17,6 +17,7 @@ mod tree;
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use sde_core::noise::{BatchNoise, Draws, Noise, Stream};
+use sde_core::oracle::Mixture;
 
 use crate::dataset::check_batch;
 use crate::{Affine, Batch, Dataset, Encoding, Error, Result, Split};
@@ -35,7 +36,14 @@ trait Recipe: std::fmt::Debug + Send + Sync {
     fn entropy(&self) -> Option<f64> {
         None
     }
+    /// The isotropic Gaussians it is made of, if it is.
+    fn gaussians(&self) -> Option<Gaussians<'_>> {
+        None
+    }
 }
+
+/// Weights, means and variances of isotropic Gaussians.
+type Gaussians<'a> = (&'a [f64], &'a [Vec<f64>], &'a [f64]);
 
 type Build = fn() -> Box<dyn Recipe>;
 
@@ -121,6 +129,18 @@ impl Toy {
         let mut raw = point.to_vec();
         self.affine.invert(&mut raw);
         Some(self.recipe.log_density(&raw)? + self.affine.log_scale())
+    }
+
+    /// The standardised law where it is a mixture of Gaussians, whose scores are known at every time.
+    ///
+    /// # Errors
+    /// As [`Mixture::of_diagonals`], which it gives nothing to refuse.
+    pub fn mixture(&self) -> Result<Option<Mixture>> {
+        let Some((weights, means, variances)) = self.recipe.gaussians() else { return Ok(None) };
+        let mut means = means.to_vec();
+        means.iter_mut().for_each(|mean| self.affine.apply(mean));
+        let axes = |v: &f64| self.affine.scale().iter().map(|s| v / (s * s)).collect();
+        Ok(Some(Mixture::of_diagonals(weights, &means, variances.iter().map(axes).collect())?))
     }
 
     /// The entropy of the standardised law in nats, where it is known.
@@ -228,6 +248,25 @@ mod tests {
         }
         let expected = "checkerboard eight-modes two-modes three-modes four-rings olympics sharp-olympics sierpinski-carpet";
         assert_eq!(checked.join(" "), expected);
+        Ok(())
+    }
+
+    #[test]
+    fn mixtures_have_the_density_of_their_set() -> Result<()> {
+        // A process without noise at 0 and with the data as they are: what is noised is the set itself.
+        let still = sde_core::process::LinearPath;
+        let mut names = Vec::new();
+        for name in Toy::names() {
+            let toy = Toy::by_name(name)?;
+            let Some(mixture) = toy.mixture()? else { continue };
+            let marginal = mixture.marginal(&still, 0.0)?;
+            for point in points(&toy, 50) {
+                let expected = toy.log_density(&point).unwrap_or(f64::NAN);
+                assert!((marginal.at(&point)?.log_density - expected).abs() < 1e-10, "{name}: {point:?}");
+            }
+            names.push(name);
+        }
+        assert_eq!(names, ["eight-modes", "two-modes", "three-modes"]);
         Ok(())
     }
 

@@ -23,16 +23,16 @@ pub struct Window {
 }
 
 impl Window {
-    fn area(&self) -> f64 {
+    pub(crate) fn area(&self) -> f64 {
         (self.x[1] - self.x[0]) * (self.y[1] - self.y[0])
     }
 
-    fn centre(&self, row: usize, column: usize) -> [f64; 2] {
+    pub(crate) fn centre(&self, row: usize, column: usize) -> [f64; 2] {
         let along = |[low, high]: [f64; 2], i, n| low + (i as f64 + 0.5) / n as f64 * (high - low);
         [along(self.x, column, self.nx), along(self.y, row, self.ny)]
     }
 
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let grows = |[low, high]: [f64; 2]| low < high && low.is_finite() && high.is_finite();
         if grows(self.x) && grows(self.y) && self.nx > 0 && self.ny > 0 {
             return Ok(());

@@ -34,6 +34,7 @@ mod likelihood;
 mod mmd;
 mod nll;
 mod rows;
+pub mod score;
 mod sliced;
 
 pub use density::{DensityMap, Window};

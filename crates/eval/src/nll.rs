@@ -54,6 +54,17 @@ pub struct Nfe {
     pub max: usize,
 }
 
+impl Nfe {
+    /// Of counts, one a solve.
+    pub(crate) fn of(counts: &[usize]) -> Self {
+        Self {
+            mean: counts.iter().sum::<usize>() as f64 / counts.len().max(1) as f64,
+            min: counts.iter().copied().min().unwrap_or(0),
+            max: counts.iter().copied().max().unwrap_or(0),
+        }
+    }
+}
+
 /// The negative log likelihood of a data set.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Nll {
@@ -186,11 +197,7 @@ impl Nll {
             dim,
             repeats,
             estimator_error: within.map(|sum| (sum / repeats as f64).sqrt() / finished.len() as f64),
-            nfe: Nfe {
-                mean: counts.iter().sum::<usize>() as f64 / counts.len() as f64,
-                min: counts.iter().copied().min().unwrap_or(0),
-                max: counts.iter().copied().max().unwrap_or(0),
-            },
+            nfe: Nfe::of(&counts),
             unfinished: samples - finished.len(),
             solves,
         })

@@ -11,6 +11,7 @@
 
 use nalgebra::{DMatrix, DVector};
 
+use crate::noise::Draws;
 use crate::{Error, LinearSde, Op, Result};
 
 /// A symmetric positive semi-definite matrix by its spectrum; no basis means the axes.
@@ -87,11 +88,20 @@ impl Mixture {
     /// # Errors
     /// As [`Mixture::new`].
     pub fn diagonal(mean: Vec<f64>, variances: Vec<f64>) -> Result<Self> {
-        if let Some(&found) = variances.iter().find(|v| !(**v >= 0.0 && v.is_finite())) {
+        Self::of_diagonals(&[1.0], &[mean], vec![variances])
+    }
+
+    /// A mixture whose components have independent coordinates, with these variances.
+    ///
+    /// # Errors
+    /// As [`Mixture::new`].
+    pub fn of_diagonals(weights: &[f64], means: &[Vec<f64>], variances: Vec<Vec<f64>>) -> Result<Self> {
+        let wrong = |v: &&f64| !(**v >= 0.0 && v.is_finite());
+        if let Some(&found) = variances.iter().flatten().find(wrong) {
             return Err(Error::Range { what: "variance", found, low: 0.0, high: f64::MAX });
         }
-        let spectrum = Spectrum { values: DVector::from_vec(variances), basis: None };
-        Self::assemble(&[1.0], &[mean], vec![spectrum])
+        let spectrum = |values| Spectrum { values: DVector::from_vec(values), basis: None };
+        Self::assemble(weights, means, variances.into_iter().map(spectrum).collect())
     }
 
     /// Equal point masses: a finite data set, or one point.
@@ -143,6 +153,22 @@ impl Mixture {
     /// D.
     pub fn dim(&self) -> usize {
         self.components[0].mean.len()
+    }
+
+    /// A point of the law.
+    pub fn sample(&self, draws: &mut Draws) -> Vec<f64> {
+        let (u, mut passed) = (draws.uniform(), 0.0);
+        let before = self.components.iter().take_while(|c| {
+            passed += c.log_weight.exp();
+            passed < u
+        });
+        // The weights may add up to a rounding error less than one.
+        let component = &self.components[before.count().min(self.components.len() - 1)];
+        let z = DVector::from_fn(self.dim(), |_, _| draws.normal());
+        let Spectrum { values, basis } = &component.covariance;
+        let along = z.zip_map(values, |z, v| z * v.sqrt());
+        let moved = basis.as_ref().map_or_else(|| along.clone(), |q| q * &along);
+        (moved + &component.mean).as_slice().to_vec()
     }
 
     /// The law of the noised state at time t.

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use candle_core::{Device, Tensor};
 use nalgebra::DMatrix;
 use rotating::Rotating;
+use sde_core::noise::{Noise, Stream};
 use sde_core::oracle::Mixture;
 use sde_core::process::{SubVp, Ve, Vp};
 use sde_core::{Converted, Field, LinearSde, OracleField, Prediction, Result};
@@ -206,5 +207,31 @@ fn degenerate_and_malformed_laws_are_refused() -> Result<()> {
     for bad in [indefinite, skewed, DMatrix::from_element(2, 2, f64::NAN)] {
         assert!(Mixture::new(&[1.0], &[vec![0.0, 0.0]], &[bad]).is_err());
     }
+    Ok(())
+}
+
+/// Mean and covariance of draws, each within five of their standard errors; the same draw at the same address.
+#[test]
+fn draws_have_the_moments_of_their_law() -> Result<()> {
+    let covariances =
+        [DMatrix::from_row_slice(2, 2, &[0.5, 0.3, 0.3, 0.4]), DMatrix::from_diagonal_element(2, 2, 0.01)];
+    let law = Mixture::new(&[0.25, 0.75], &[vec![-1.0, 2.0], vec![1.0, 0.0]], &covariances)?;
+    let n = 40_000;
+    let draw = |i: u32| law.sample(&mut Noise::new(5).draws(Stream::Data, 0, i));
+    assert_eq!(draw(7), draw(7));
+    let points: Vec<Vec<f64>> = (0..n).map(draw).collect();
+    let check = |f: &dyn Fn(&[f64]) -> f64, expected: f64| {
+        let values: Vec<f64> = points.iter().map(|p| f(p)).collect();
+        let mean = values.iter().sum::<f64>() / f64::from(n);
+        let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / f64::from(n - 1);
+        let error = (variance / f64::from(n)).sqrt();
+        assert!((mean - expected).abs() < 5.0 * error, "{mean} ± {error}, not {expected}");
+    };
+    check(&|p| p[0], 0.5);
+    check(&|p| p[1], 0.5);
+    // Σ w (C + m mᵀ).
+    check(&|p| p[0] * p[0], 0.25 * 1.5 + 0.75 * 1.01);
+    check(&|p| p[0] * p[1], 0.25 * (0.3 - 2.0));
+    check(&|p| p[1] * p[1], 0.25 * 4.4 + 0.75 * 0.01);
     Ok(())
 }

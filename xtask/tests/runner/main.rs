@@ -2,6 +2,7 @@
 
 mod bench;
 mod commands;
+mod eval_score;
 mod exit_codes;
 mod import;
 mod mishaps;

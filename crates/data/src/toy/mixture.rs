@@ -16,7 +16,7 @@ use std::f64::consts::TAU;
 
 use sde_core::noise::Draws;
 
-use super::Recipe;
+use super::{Gaussians, Recipe};
 
 /// A mixture of isotropic Gaussians.
 #[derive(Debug)]
@@ -110,6 +110,10 @@ impl Recipe for Mixture {
 
     fn entropy(&self) -> Option<f64> {
         Some(self.entropy)
+    }
+
+    fn gaussians(&self) -> Option<Gaussians<'_>> {
+        Some((&self.weights, &self.means, &self.variances))
     }
 }
 
