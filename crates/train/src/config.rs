@@ -56,6 +56,8 @@ pub struct TrainConfig {
     pub keep: Keep,
     /// The held-out loss; not measured if absent.
     pub held_out: Option<HeldOut>,
+    /// Whether the log is also written as event files for TensorBoard, in the run's directory; not if absent.
+    pub tensorboard: Option<bool>,
 }
 
 impl TrainConfig {

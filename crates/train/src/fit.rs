@@ -20,6 +20,7 @@ use crate::adam::Gradients;
 use crate::checkpoint::{self, Origin};
 use crate::clip::{factor, global_norm, replace_non_finite};
 use crate::config::TrainConfig;
+use crate::events::Events;
 use crate::labels;
 use crate::loss::{Loss, LossValue, WithoutDropout};
 use crate::run_dir::{LogRecord, RunDir};
@@ -124,6 +125,10 @@ pub fn fit(
     let config = task.config;
     config.check_labels(task.classes, task.data.classes())?;
     let mut saved = Saved::before(&run.checkpoints(), state.step())?;
+    let mut events = match config.tensorboard {
+        Some(true) => Some(Events::create(run.path(), state.step())?),
+        _ => None,
+    };
     let mut stopped = false;
 
     for batch in batches(task, state.step(), until)? {
@@ -157,6 +162,7 @@ pub fn fit(
             let loss = state.window.take_mean();
             let record = LogRecord { step, loss, gradient_norm, learning_rate, terms, held_out_loss };
             run.log(&record)?;
+            events.as_mut().map_or(Ok(()), |events| events.log(&record))?;
             hooks.on_log(&record);
         }
         if due(config.sample_every) {

@@ -39,6 +39,7 @@
 //!     sample_every: None,
 //!     keep: Keep { last: 2, every: None },
 //!     held_out: None,
+//!     tensorboard: None,
 //! };
 //! let times = TimeLaw::Uniform { from: 1e-5, to: 1.0 };
 //! let task = Task {
@@ -65,6 +66,7 @@ mod config;
 mod durable;
 mod ema;
 mod error;
+mod events;
 mod fit;
 pub mod hash;
 mod labels;

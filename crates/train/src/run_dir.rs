@@ -4,6 +4,7 @@
 //! 00003-digits/config.toml       the resolved configuration
 //!              provenance.json   code revision, versions, device
 //!              log.jsonl         one line of JSON an interval, each with its step
+//!              tensorboard/     the same for TensorBoard, if asked for
 //!              checkpoints/  samples/  records/
 //!              lock              held while a process trains, with its number
 //! ```

@@ -44,6 +44,7 @@ fn config() -> TrainConfig {
         sample_every: Some(9),
         keep: Keep { last: 2, every: None },
         held_out: Some(HeldOut { every: 6, examples: 20 }),
+        tensorboard: None,
     }
 }
 

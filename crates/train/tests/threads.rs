@@ -38,6 +38,7 @@ fn config() -> TrainConfig {
         sample_every: None,
         keep: Keep { last: 2, every: None },
         held_out: None,
+        tensorboard: None,
     }
 }
 

@@ -86,6 +86,7 @@ fn config(steps: u64, batch: usize) -> TrainConfig {
         sample_every: None,
         keep: Keep { last: 2, every: None },
         held_out: None,
+        tensorboard: None,
     }
 }
 

@@ -3,6 +3,7 @@
 mod bench;
 mod commands;
 mod eval_score;
+mod events;
 mod exit_codes;
 mod import;
 mod mishaps;

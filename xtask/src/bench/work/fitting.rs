@@ -52,8 +52,13 @@ impl Fitting {
         let place = tempfile::tempdir()?;
         // Nothing but updates.
         let never = u64::MAX;
-        let config =
-            TrainConfig { checkpoint_every: never, log_every: never, held_out: None, ..preset.train.clone() };
+        let config = TrainConfig {
+            checkpoint_every: never,
+            log_every: never,
+            held_out: None,
+            tensorboard: None,
+            ..preset.train.clone()
+        };
         Ok(Self {
             classes: preset.net.classes(),
             origin: Origin { seed: 0, config_sha256: String::new(), code: String::new() },

@@ -95,6 +95,7 @@ pub fn bearing(preset: &Preset) -> Result<Value> {
     }
     let train = &mut neutral.train;
     (train.log_every, train.checkpoint_every, train.sample_every, train.held_out) = (1, 1, None, None);
+    train.tensorboard = None;
     train.keep = sde_train::checkpoint::Keep { last: 2, every: None };
     let mut value = serde_json::to_value(&neutral)?;
     for section in ["sampler", "likelihood"] {
