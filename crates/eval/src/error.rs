@@ -48,6 +48,22 @@ pub enum Error {
         /// Of the second.
         second: String,
     },
+    /// Too few samples for a Fréchet distance.
+    #[error(
+        "a covariance of {dim} features from {n} samples is singular, and the distance reads too high: take more than {dim} samples, measure KID instead, or allow small samples"
+    )]
+    FewSamples {
+        /// The number of samples.
+        n: usize,
+        /// Entries of a feature.
+        dim: usize,
+    },
+    /// An iteration that did not end.
+    #[error("{what} did not converge; look for features that are huge or hardly vary")]
+    NoConvergence {
+        /// What was computed.
+        what: &'static str,
+    },
     /// No solve of a whole evaluation arrived, so there is nothing to average.
     #[error(
         "none of {samples} samples was solved; the first {}", way_out(*.first)

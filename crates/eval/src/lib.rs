@@ -2,7 +2,8 @@
 //!
 //! [`nll()`] measures the likelihood of a data set under a model by its probability flow ([`Likelihood`]);
 //! [`Gaussian`] is the baseline for it; [`DensityMap`] shows the density of a model of the plane;
-//! [`SlicedWasserstein`] and [`mmd()`] compare two samples.
+//! [`SlicedWasserstein`] and [`mmd()`] compare two samples. [`fid`], [`Extrapolation`] and [`kid`] compare features of images, of a
+//! published network or of your own ([`FeatureNetwork`]); [`Statistics`] keeps them in a file.
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -28,24 +29,38 @@
 mod density;
 mod error;
 mod estimate;
+mod extrapolation;
+mod feature_set;
 mod features;
+mod frechet;
 mod gaussian;
+mod kernel;
 mod likelihood;
+mod matrix;
 mod mmd;
+mod moments;
 mod nll;
 mod rows;
 pub mod score;
 mod sliced;
+mod statistics;
+mod u_statistic;
 
 pub use density::{DensityMap, Window};
 pub use error::{Error, Result};
 pub use estimate::Estimate;
+pub use extrapolation::{Extrapolation, FidInfinity, Reference};
+pub use feature_set::FeatureSet;
 pub use features::{FeatureNetwork, FeatureSpace};
+pub use frechet::{Allow, FeatureGaussian, Fid, fid, fid_bootstrap, frechet_distance};
 pub use gaussian::{Gaussian, GaussianNll};
+pub use kernel::{KidBySubsets, KidSubsets, kid, kid_of_subsets};
 pub use likelihood::{Likelihood, LogDensity, Prior};
 pub use mmd::{Bandwidth, Mmd, mmd};
+pub use moments::{GroupedMoments, Moments};
 pub use nll::{Nfe, Nll, Protocol, Solve, nll, nll_of_points};
 pub use sliced::{SlicedWasserstein, sliced_wasserstein_squared};
+pub use statistics::{About, Statistics};
 
 /// The snippet of the crate's README, run as a test.
 #[cfg(doctest)]
