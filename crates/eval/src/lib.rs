@@ -34,6 +34,7 @@ mod feature_set;
 mod features;
 mod frechet;
 mod gaussian;
+pub mod inception;
 mod kernel;
 mod likelihood;
 mod matrix;

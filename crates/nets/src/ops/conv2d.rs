@@ -10,13 +10,15 @@
 //! ([`winograd`]), by [`Algorithm::of`]; both in blocks that depend on shapes alone.
 
 mod bands;
+mod epilogue;
 mod im2col;
 mod tiles;
 mod winograd;
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, DType, Layout, Shape, Tensor};
 
-use super::kernel::{Real, for_real, is_accelerated, values};
+use self::epilogue::Epilogue;
+use super::kernel::{Real, for_real, has_kernels, is_accelerated, values};
 use super::patches::Geometry;
 use crate::{Error, Result};
 
@@ -49,6 +51,30 @@ impl Window {
 /// # Errors
 /// [`Error::Shape`] where these do not fit each other.
 pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, window: Window) -> Result<Tensor> {
+    convolution(x, weight, bias, window, false)
+}
+
+/// The same with negative values of the result made zero, in one pass on the CPU.
+///
+/// # Shapes
+/// Those of [`conv2d`].
+///
+/// # Errors
+/// Those of [`conv2d`].
+pub fn conv2d_relu(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, window: Window) -> Result<Tensor> {
+    if !has_kernels(x) {
+        return Ok(conv2d(x, weight, bias, window)?.relu()?);
+    }
+    convolution(x, weight, bias, window, true)
+}
+
+fn convolution(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    window: Window,
+    relu: bool,
+) -> Result<Tensor> {
     let (batch, channels, height, width) = x.dims4()?;
     let (filters, weight_channels, kh, kw) = weight.dims4()?;
     let bias =
@@ -66,9 +92,9 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, window: Window
         });
     }
     let Window { stride, padding } = window;
-    let convolution =
-        Conv { geometry: Geometry { channels, height, width, kernel: [kh, kw], stride, padding } };
-    convolution.geometry.output()?;
+    let geometry = Geometry { channels, height, width, kernel: [kh, kw], stride, padding };
+    let convolution = Conv { geometry, relu };
+    geometry.output()?;
     if !is_accelerated(x) {
         return composed(x, weight, bias.as_ref(), window);
     }
@@ -95,10 +121,11 @@ fn composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, window: Window) 
     })
 }
 
-/// (x, w) ↦ y, and (x, w, bias) ↦ y.
+/// (x, w) ↦ y, and (x, w, bias) ↦ y; with `relu` its positive part, which kernels on the CPU have.
 #[derive(Debug, Clone, Copy)]
 struct Conv {
     geometry: Geometry,
+    relu: bool,
 }
 
 /// (ȳ, w) ↦ x̄: the adjoint in x.
@@ -163,10 +190,10 @@ impl CustomOp2 for Conv {
         &self,
         x: &Tensor,
         w: &Tensor,
-        _y: &Tensor,
+        y: &Tensor,
         grad: &Tensor,
     ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
-        let geometry = self.geometry;
+        let (geometry, grad) = (self.geometry, &self.passed(y, grad)?);
         let for_x = gradient(x, grad, w, InputGradient { geometry })?;
         let for_w = gradient(w, x, grad, WeightGradient { geometry })?;
         Ok((for_x, for_w))
@@ -219,7 +246,7 @@ impl CustomOp3 for Conv {
     ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (for_x, for_w) = CustomOp2::bwd(self, x, w, y, grad)?;
         let for_bias = if bias.track_op() {
-            let by_sample = grad.flatten_from(2)?.sum(D::Minus1)?;
+            let by_sample = self.passed(y, grad)?.flatten_from(2)?.sum(D::Minus1)?;
             // Sums over a batch are never in bf16.
             let (own, wide) = match by_sample.dtype() {
                 DType::BF16 => (DType::BF16, DType::F32),
@@ -274,7 +301,7 @@ impl CustomOp2 for InputGradient {
         grad_x: &Tensor,
     ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
         let geometry = self.geometry;
-        let for_grad = gradient(grad, grad_x, w, Conv { geometry })?;
+        let for_grad = gradient(grad, grad_x, w, Conv { geometry, relu: false })?;
         let for_w = gradient(w, grad_x, grad, WeightGradient { geometry })?;
         Ok((for_grad, for_w))
     }
@@ -318,7 +345,7 @@ impl CustomOp2 for WeightGradient {
     ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
         let geometry = self.geometry;
         let for_x = gradient(x, grad, grad_w, InputGradient { geometry })?;
-        let for_grad = gradient(grad, x, grad_w, Conv { geometry })?;
+        let for_grad = gradient(grad, x, grad_w, Conv { geometry, relu: false })?;
         Ok((for_x, for_grad))
     }
 }
@@ -329,11 +356,19 @@ impl Conv {
         Ok(Shape::from((x.dims()[0], w.dims()[0], height, width)))
     }
 
+    /// The part of a gradient that passes the positive part.
+    fn passed(&self, y: &Tensor, grad: &Tensor) -> CandleResult<Tensor> {
+        match self.relu {
+            true => grad.mul(&y.gt(0.0)?.to_dtype(grad.dtype())?),
+            false => Ok(grad.clone()),
+        }
+    }
+
     fn run<T: Real>(&self, x: &[T], w: &[T], bias: Option<&[T]>, filters: usize) -> CandleResult<Vec<T>> {
-        let geometry = &self.geometry;
+        let (geometry, epilogue) = (&self.geometry, Epilogue { bias, relu: self.relu });
         match Algorithm::of::<T>(geometry, filters) {
-            Algorithm::Winograd => Ok(winograd::forward(geometry, x, w, bias, filters)),
-            Algorithm::Im2col => im2col::forward(geometry, x, w, bias, filters),
+            Algorithm::Winograd => winograd::forward(geometry, x, w, epilogue, filters),
+            Algorithm::Im2col => im2col::forward(geometry, x, w, epilogue, filters),
         }
     }
 }
@@ -341,8 +376,8 @@ impl Conv {
 impl InputGradient {
     fn run<T: Real>(&self, grad: &[T], w: &[T], filters: usize) -> CandleResult<Vec<T>> {
         let geometry = &self.geometry;
-        match Algorithm::of::<T>(geometry, filters) {
-            Algorithm::Winograd => Ok(winograd::input_gradient(geometry, grad, w, filters)),
+        match Algorithm::of_input_gradient::<T>(geometry, filters) {
+            Algorithm::Winograd => winograd::input_gradient(geometry, grad, w, filters),
             Algorithm::Im2col => im2col::input_gradient(geometry, grad, w, filters),
         }
     }
@@ -352,7 +387,7 @@ impl WeightGradient {
     fn run<T: Real>(&self, x: &[T], grad: &[T], filters: usize) -> CandleResult<Vec<T>> {
         let geometry = &self.geometry;
         match Algorithm::of_weight_gradient::<T>(geometry, filters) {
-            Algorithm::Winograd => Ok(winograd::weight_gradient(geometry, x, grad, filters)),
+            Algorithm::Winograd => winograd::weight_gradient(geometry, x, grad, filters),
             Algorithm::Im2col => im2col::weight_gradient(geometry, x, grad, filters),
         }
     }
@@ -366,10 +401,18 @@ enum Algorithm {
 }
 
 impl Algorithm {
-    /// The faster one of a convolution or an input gradient, measured at batch 8 and 32 on the shapes of the published
-    /// networks. It does not ask for the batch: a sample must not depend on it.
+    /// The faster one of a convolution, measured at batch 8 and 32 on the shapes of the published networks. It does not
+    /// ask for the batch: a sample must not depend on it.
     fn of<T: Real>(geometry: &Geometry, filters: usize) -> Self {
         Self::winograd_where::<T>(geometry, geometry.channels.min(filters) >= WIDE)
+    }
+
+    /// The same of an input gradient, which is a convolution with the padding of its adjoint.
+    fn of_input_gradient<T: Real>(geometry: &Geometry, filters: usize) -> Self {
+        match geometry.padding {
+            [1, 1, 1, 1] => Self::of::<T>(geometry, filters),
+            _ => Self::Im2col,
+        }
     }
 
     /// The faster one of a weight gradient: patches of many channels for a few filters are mostly copying.

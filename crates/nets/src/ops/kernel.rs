@@ -87,7 +87,7 @@ impl Real for f64 {
 }
 
 /// The longest sum of one call of the matrix product.
-const INNER: usize = 512;
+pub(super) const INNER: usize = 512;
 
 /// Whether tensors of this type on this device have kernels here.
 pub(super) fn has_kernels(x: &Tensor) -> bool {

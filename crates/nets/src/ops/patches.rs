@@ -5,7 +5,10 @@
 //! C·k_h·k_w values that output position p of sample s sees; row (c, i, j) is one tap. [`Geometry::unfold`]
 //! reads patches (zero outside of the image), [`Geometry::fold`] adds columns back to where they were read.
 //!
-//! Both go through one zero-bordered plane at a time, so that no row has a special case at the edge.
+//! Both go through one zero-bordered plane at a time, so that no row has a special case at the edge. Patches can be had in
+//! parts ([`Part`]), so that a large image does not need a large matrix.
+
+use std::ops::Range;
 
 use candle_core::Result;
 
@@ -73,21 +76,27 @@ impl Geometry {
 
     /// Writes the patch matrix of the samples in `images`: `taps` rows of (samples · positions).
     pub(super) fn unfold<T: Real>(&self, images: &[T], output: [usize; 2], columns: &mut [T]) {
-        let positions = output[0] * output[1];
-        let width = images.len() / self.sample_len() * positions;
-        let plane_len = self.height * self.width;
-        let mut padded = Plane::new(self);
+        self.unfold_part(images, &Part { channels: 0..self.channels, rows: 0..output[0] }, columns);
+    }
+
+    /// Writes a part of the patch matrix: the rows of some channels, the columns of some rows of the output.
+    pub(super) fn unfold_part<T: Real>(&self, images: &[T], part: &Part, columns: &mut [T]) {
+        let area = self.kernel[0] * self.kernel[1];
+        let width = columns.len() / (part.channels.len() * area);
+        let positions = width / (images.len() / self.sample_len());
+        let (out_width, plane_len) = (positions / part.rows.len(), self.height * self.width);
+        let mut padded = Plane::new(self, part.rows.len());
         for (sample, image) in images.chunks_exact(self.sample_len()).enumerate() {
-            for (channel, plane) in image.chunks_exact(plane_len).enumerate() {
+            let channels = image.chunks_exact(plane_len).skip(part.channels.start);
+            for (plane, rows) in channels.zip(columns.chunks_exact_mut(width * area)) {
+                let at = sample * positions..(sample + 1) * positions;
                 if self.is_pointwise() {
-                    let at = channel * width + sample * positions;
-                    columns[at..at + positions].copy_from_slice(plane);
+                    rows[at].copy_from_slice(&plane[part.rows.start * self.width..][..positions]);
                     continue;
                 }
-                padded.load(plane);
-                let rows = columns.chunks_exact_mut(width).skip(channel * self.kernel[0] * self.kernel[1]);
-                for (tap, row) in padded.taps().zip(rows) {
-                    padded.read(tap, output, &mut row[sample * positions..][..positions]);
+                padded.load(plane, part.rows.start);
+                for (tap, row) in padded.taps().zip(rows.chunks_exact_mut(width)) {
+                    padded.read(tap, out_width, &mut row[at.clone()]);
                 }
             }
         }
@@ -99,7 +108,7 @@ impl Geometry {
         let positions = output[0] * output[1];
         let width = images.len() / self.sample_len() * positions;
         let plane_len = self.height * self.width;
-        let mut padded = Plane::new(self);
+        let mut padded = Plane::new(self, output[0]);
         for (sample, image) in images.chunks_exact_mut(self.sample_len()).enumerate() {
             for (channel, plane) in image.chunks_exact_mut(plane_len).enumerate() {
                 if self.is_pointwise() {
@@ -110,7 +119,7 @@ impl Geometry {
                 padded.values.fill(T::zero());
                 let rows = columns.chunks_exact(width).skip(channel * self.kernel[0] * self.kernel[1]);
                 for (tap, row) in padded.taps().zip(rows) {
-                    padded.add(tap, output, &row[sample * positions..][..positions]);
+                    padded.add(tap, output[1], &row[sample * positions..][..positions]);
                 }
                 padded.store(plane);
             }
@@ -118,17 +127,29 @@ impl Geometry {
     }
 }
 
-/// One channel of one sample with its border.
+/// A part of a patch matrix.
+pub(super) struct Part {
+    pub channels: Range<usize>,
+    /// Of the output.
+    pub rows: Range<usize>,
+}
+
+/// One channel of one sample with its border, as far as some rows of the output see it.
+///
+/// With a stride s the columns of a row are kept in s phases: column c is entry c / s of phase c mod s. So what a tap
+/// sees lies side by side.
 struct Plane<T> {
     geometry: Geometry,
-    width: usize,
+    /// The values of a phase.
+    phase: usize,
     values: Vec<T>,
 }
 
 impl<T: Real> Plane<T> {
-    fn new(geometry: &Geometry) -> Self {
-        let [height, width] = geometry.padded();
-        Self { geometry: *geometry, width, values: vec![T::zero(); height * width] }
+    fn new(geometry: &Geometry, rows: usize) -> Self {
+        let Geometry { stride, kernel, .. } = *geometry;
+        let (height, phase) = ((rows - 1) * stride + kernel[0], geometry.padded()[1].div_ceil(stride));
+        Self { geometry: *geometry, phase, values: vec![T::zero(); height * stride * phase] }
     }
 
     /// The offsets of the kernel's taps, row by row.
@@ -137,54 +158,83 @@ impl<T: Real> Plane<T> {
         (0..kh).flat_map(move |i| (0..kw).map(move |j| [i, j]))
     }
 
-    /// Copies an image inside the border, which stays zero.
-    fn load(&mut self, plane: &[T]) {
-        let [top, _, left, _] = self.geometry.padding;
-        let inside = self.values.chunks_exact_mut(self.width).skip(top);
-        for (row, source) in inside.zip(plane.chunks_exact(self.geometry.width)) {
-            row[left..left + source.len()].copy_from_slice(source);
+    /// Where a tap sees its first value.
+    fn place(&self, [i, j]: [usize; 2]) -> usize {
+        let stride = self.geometry.stride;
+        (i * stride + j % stride) * self.phase + j / stride
+    }
+
+    /// The entries of a row's phase that are inside of the border, and the first column of the image that they are.
+    fn inside(&self, phase: usize) -> (usize, usize) {
+        let Geometry { stride, padding: [_, _, left, _], .. } = self.geometry;
+        let column = (phase + stride - left % stride) % stride;
+        ((left + column) / stride, column)
+    }
+
+    /// Copies the rows of an image that are seen from row `first` of the output on; the border stays zero.
+    fn load(&mut self, plane: &[T], first: usize) {
+        let Geometry { width, stride, padding: [top, _, left, _], .. } = self.geometry;
+        let entries: Vec<_> = (0..stride).map(|phase| self.inside(phase)).collect();
+        for (i, row) in self.values.chunks_exact_mut(stride * self.phase).enumerate() {
+            let source = (first * stride + i).checked_sub(top);
+            let source = source.and_then(|r| plane.get(r * width..(r + 1) * width));
+            match source {
+                None => row.fill(T::zero()),
+                Some(source) if stride == 1 => row[left..left + width].copy_from_slice(source),
+                Some(source) => {
+                    for (phase, &(entry, column)) in row.chunks_exact_mut(self.phase).zip(&entries) {
+                        let source = source.get(column..).unwrap_or_default().iter().step_by(stride);
+                        phase[entry..].iter_mut().zip(source).for_each(|(to, &from)| *to = from);
+                    }
+                }
+            }
         }
     }
 
     /// Copies the inside of the border to an image.
     fn store(&self, plane: &mut [T]) {
-        let [top, _, left, _] = self.geometry.padding;
-        let inside = self.values.chunks_exact(self.width).skip(top);
-        for (row, target) in inside.zip(plane.chunks_exact_mut(self.geometry.width)) {
-            target.copy_from_slice(&row[left..left + target.len()]);
+        let Geometry { width, stride, padding: [top, _, left, _], .. } = self.geometry;
+        plane.fill(T::zero());
+        let inside = self.values.chunks_exact(stride * self.phase).skip(top);
+        for (row, target) in inside.zip(plane.chunks_exact_mut(width)) {
+            if stride == 1 {
+                target.copy_from_slice(&row[left..left + width]);
+                continue;
+            }
+            for (i, phase) in row.chunks_exact(self.phase).enumerate() {
+                let (entry, column) = self.inside(i);
+                let target = target.get_mut(column..).unwrap_or_default().iter_mut().step_by(stride);
+                target.zip(&phase[entry..]).for_each(|(to, &from)| *to = from);
+            }
         }
     }
 
-    /// What one tap sees at every output position.
-    fn read(&self, [i, j]: [usize; 2], [_, width]: [usize; 2], out: &mut [T]) {
-        let stride = self.geometry.stride;
-        let rows = self.values[i * self.width..].chunks(stride * self.width);
-        let rows = rows.zip(out.chunks_exact_mut(width));
-        match (stride, width) {
+    /// What one tap sees at every output position, in rows of `width`.
+    fn read(&self, tap: [usize; 2], width: usize, out: &mut [T]) {
+        let step = self.geometry.stride * self.geometry.stride * self.phase;
+        let values = &self.values[self.place(tap)..];
+        if step == width {
+            return out.copy_from_slice(&values[..out.len()]);
+        }
+        let rows = values.chunks(step).zip(out.chunks_exact_mut(width));
+        match width {
             // Widths known to the compiler become a few moves; these are the widths of small images.
-            (1, 4) => rows.for_each(|(row, out)| copy::<T, 4>(&row[j..], out)),
-            (1, 8) => rows.for_each(|(row, out)| copy::<T, 8>(&row[j..], out)),
-            (1, 16) => rows.for_each(|(row, out)| copy::<T, 16>(&row[j..], out)),
-            (1, _) => rows.for_each(|(row, out)| out.copy_from_slice(&row[j..j + width])),
-            _ => rows.for_each(|(row, out)| {
-                out.iter_mut().zip(row[j..].iter().step_by(stride)).for_each(|(out, &v)| *out = v);
-            }),
+            4 => rows.for_each(|(row, out)| copy::<T, 4>(row, out)),
+            8 => rows.for_each(|(row, out)| copy::<T, 8>(row, out)),
+            16 => rows.for_each(|(row, out)| copy::<T, 16>(row, out)),
+            17 => rows.for_each(|(row, out)| copy::<T, 17>(row, out)),
+            35 => rows.for_each(|(row, out)| copy::<T, 35>(row, out)),
+            _ => rows.for_each(|(row, out)| out.copy_from_slice(&row[..width])),
         }
     }
 
     /// Adds to what one tap sees: the adjoint of [`Plane::read`].
-    fn add(&mut self, [i, j]: [usize; 2], [_, width]: [usize; 2], values: &[T]) {
-        let stride = self.geometry.stride;
-        let rows = self.values[i * self.width..].chunks_mut(stride * self.width);
-        let rows = rows.zip(values.chunks_exact(width));
-        match stride {
-            1 => rows.for_each(|(row, values)| {
-                row[j..j + width].iter_mut().zip(values).for_each(|(sum, &v)| *sum += v);
-            }),
-            _ => rows.for_each(|(row, values)| {
-                row[j..].iter_mut().step_by(stride).zip(values).for_each(|(sum, &v)| *sum += v);
-            }),
-        }
+    fn add(&mut self, tap: [usize; 2], width: usize, values: &[T]) {
+        let (step, place) = (self.geometry.stride * self.geometry.stride * self.phase, self.place(tap));
+        let rows = self.values[place..].chunks_mut(step).zip(values.chunks_exact(width));
+        rows.for_each(|(row, values)| {
+            row[..width].iter_mut().zip(values).for_each(|(sum, &v)| *sum += v);
+        });
     }
 }
 
@@ -208,6 +258,10 @@ mod tests {
             ([8, 8], [3, 3], 1, [1, 1, 1, 1]),
             ([4, 6], [1, 1], 1, [0, 0, 0, 0]),
             ([5, 5], [2, 3], 2, [2, 0, 1, 3]),
+            ([9, 8], [3, 3], 2, [0, 0, 0, 0]),
+            ([9, 7], [7, 1], 1, [3, 3, 0, 0]),
+            ([7, 11], [2, 2], 3, [0, 1, 2, 0]),
+            ([17, 17], [1, 7], 1, [0, 0, 3, 3]),
         ] {
             let [height, width] = size;
             let geometry = Geometry { channels: 3, height, width, kernel, stride, padding };
@@ -225,6 +279,21 @@ mod tests {
             let (left, right) = (dot(&columns, &weights), dot(&images, &folded));
             assert!((left - right).abs() < 1e-10, "{geometry:?}: {left} {right}");
             assert!(dot(&columns, &columns) > 0.0);
+            let inside = |p: usize, edge: [usize; 2], size| p >= edge[0] && p < size + edge[0];
+            let [top, bottom, left, right] = padding;
+            for (i, &found) in columns.iter().enumerate() {
+                let (row, column) = (i / (samples * positions), i % (samples * positions));
+                let (channel, tap) = (row / (kernel[0] * kernel[1]), row % (kernel[0] * kernel[1]));
+                let (sample, position) = (column / positions, column % positions);
+                let y = position / output[1] * stride + tap / kernel[1];
+                let x = position % output[1] * stride + tap % kernel[1];
+                let seen = inside(y, [top, bottom], height) && inside(x, [left, right], width);
+                let expected = match seen {
+                    true => images[((sample * 3 + channel) * height + y - top) * width + x - left],
+                    false => 0.0,
+                };
+                assert_eq!(found, expected, "{geometry:?}: {i}");
+            }
         }
         Ok(())
     }

@@ -6,15 +6,19 @@
 //! y = W U(x)        x̄ = Uᵀ(Wᵀ ȳ)        W̄ = ȳ U(x)ᵀ
 //! ```
 //!
-//! Samples are grouped so that a matrix product has about [`COLUMNS`] columns; the groups depend on shapes
-//! alone, and the weight gradient adds a fixed number of partial sums in a fixed order. A 1×1 convolution of a large
-//! enough image is a product with the image itself, sample by sample.
+//! Samples are grouped, and large images cut into bands of rows, so that a matrix product has about [`COLUMNS`]
+//! columns; a convolution takes its patches by channels, so that a part of U stays in a cache until it is used. The
+//! groups depend on shapes alone, and the weight gradient adds a fixed number of partial sums in a fixed order. A 1×1
+//! convolution of a large enough image is a product with the image itself, sample by sample.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::super::kernel::{Matrix, Real, product, with_scratch};
-use super::super::patches::Geometry;
+use super::super::kernel::{INNER, Matrix, Real, product, vectorised, with_scratch};
+use super::super::patches::{Geometry, Part};
 use super::CandleResult;
+use super::epilogue::Epilogue;
 
 /// Columns of the patch matrix that one matrix product aims at.
 const COLUMNS: usize = 512;
@@ -31,13 +35,11 @@ fn group(positions: usize, batch: usize) -> usize {
 }
 
 /// The convolution of samples with kernels `w` `[filters, channels, k_h, k_w]`.
-///
-/// `bias` has one value a filter, or one for each sample and filter.
 pub(super) fn forward<T: Real>(
     geometry: &Geometry,
     x: &[T],
     w: &[T],
-    bias: Option<&[T]>,
+    epilogue: Epilogue<'_, T>,
     filters: usize,
 ) -> CandleResult<Vec<T>> {
     let output = geometry.output()?;
@@ -48,25 +50,53 @@ pub(super) fn forward<T: Real>(
     let mut y = vec![T::zero(); batch * filters * positions];
     let inputs = x.par_chunks((samples * geometry.sample_len()).max(1)).enumerate();
     y.par_chunks_mut((samples * filters * positions).max(1)).zip(inputs).for_each(|(y, (index, x))| {
-        let columns = y.len() / filters;
-        let (size, w) = ((filters, taps, columns), Matrix::rows(w, taps));
+        let first_plane = index * samples * filters;
         if direct {
-            product(y, size, w, Matrix::rows(x, columns), false);
-        } else {
-            with_scratch(taps * columns, |patches| {
-                geometry.unfold(x, output, patches);
-                with_scratch(y.len(), |rows| {
-                    product(rows, size, w, Matrix::rows(patches, columns), false);
-                    scatter(rows, y, filters, positions);
+            product(y, (filters, taps, positions), Matrix::rows(w, taps), Matrix::rows(x, positions), false);
+            epilogue.planes(y, first_plane, filters, positions);
+            return;
+        }
+        for rows in bands(output, samples) {
+            if samples == 1 && rows.len() == output[0] {
+                by_channels(geometry, x, w, rows, y);
+                epilogue.planes(y, first_plane, filters, positions);
+                continue;
+            }
+            let len = y.len() / output[0] * rows.len();
+            with_scratch(len, |result| {
+                by_channels(geometry, x, w, rows.clone(), result);
+                scatter(result, y, (filters, positions), rows.start * output[1], |from, to, plane| {
+                    epilogue.store(from, to, epilogue.shift(first_plane + plane, filters));
                 });
             });
         }
-        if let Some(bias) = bias {
-            let first = if bias.len() == filters { 0 } else { index * samples * filters };
-            add_bias(y, bias[first..].iter().cycle(), positions);
-        }
     });
     Ok(y)
+}
+
+/// The rows of the output that one matrix product makes: all of them, or even parts of a large image.
+fn bands([height, width]: [usize; 2], samples: usize) -> impl Iterator<Item = Range<usize>> {
+    let parts = (samples * height * width).div_ceil(2 * COLUMNS).clamp(1, height.max(1));
+    let rows = height.div_ceil(parts).max(1);
+    (0..height).step_by(rows).map(move |first| first..(first + rows).min(height))
+}
+
+/// `W U(x)` for some rows of the output: the sum over groups of channels, whose patches come one group after another.
+fn by_channels<T: Real>(geometry: &Geometry, x: &[T], w: &[T], rows: Range<usize>, y: &mut [T]) {
+    let (channels, area, taps) =
+        (geometry.channels, geometry.kernel[0] * geometry.kernel[1], geometry.taps());
+    let (filters, parts) = (w.len() / taps, taps.div_ceil(INNER).min(channels));
+    let (columns, group) = (y.len() / filters, channels.div_ceil(parts));
+    with_scratch(group * area * columns, |patches| {
+        for first in (0..channels).step_by(group) {
+            let part = Part { channels: first..(first + group).min(channels), rows: rows.clone() };
+            let inner = part.channels.len() * area;
+            let patches = &mut patches[..inner * columns];
+            geometry.unfold_part(x, &part, patches);
+            let w = Matrix { values: &w[first * area..], row_stride: taps, column_stride: 1 };
+            product(y, (filters, inner, columns), w, Matrix::rows(patches, columns), first > 0);
+        }
+    });
 }
 
 /// The gradient with respect to the samples.
@@ -81,7 +111,7 @@ pub(super) fn input_gradient<T: Real>(
             let len = w.len();
             with_scratch(len, |turned| {
                 turn(geometry, w, filters, turned);
-                forward(&adjoint, grad, turned, None, geometry.channels)
+                forward(&adjoint, grad, turned, Epilogue::NONE, geometry.channels)
             })
         }
         _ => by_folding(geometry, grad, w, filters),
@@ -173,28 +203,35 @@ pub(super) fn weight_gradient<T: Real>(
     Ok(w)
 }
 
-/// From rows of channels over (sample, position) to samples of (channel, position).
-fn scatter<T: Copy>(rows: &[T], samples: &mut [T], channels: usize, positions: usize) {
-    let columns = rows.len() / channels;
-    for (s, sample) in samples.chunks_exact_mut(channels * positions).enumerate() {
-        for (to, from) in sample.chunks_exact_mut(positions).zip(rows.chunks_exact(columns)) {
-            to.copy_from_slice(&from[s * positions..][..positions]);
-        }
-    }
+/// From rows of filters over (sample, position) to samples of (filter, position), at positions from `first` on;
+/// `store(from, to, plane)` moves those of one plane.
+fn scatter<T: Real>(
+    rows: &[T],
+    samples: &mut [T],
+    (filters, positions): (usize, usize),
+    first: usize,
+    store: impl Fn(&[T], &mut [T], usize),
+) {
+    let columns = rows.len() / filters;
+    let count = columns * positions * filters / samples.len();
+    vectorised(
+        #[inline(always)]
+        || {
+            for (plane, to) in samples.chunks_exact_mut(positions).enumerate() {
+                let (sample, filter) = (plane / filters, plane % filters);
+                let from = &rows[filter * columns + sample * count..][..count];
+                store(from, &mut to[first..first + count], plane);
+            }
+        },
+    );
 }
 
-/// The inverse of [`scatter`].
+/// The inverse of [`scatter`] of whole planes.
 fn gather<T: Copy>(samples: &[T], rows: &mut [T], channels: usize, positions: usize) {
     let columns = samples.len() / channels;
     for (s, sample) in samples.chunks_exact(channels * positions).enumerate() {
         for (from, to) in sample.chunks_exact(positions).zip(rows.chunks_exact_mut(columns)) {
             to[s * positions..][..positions].copy_from_slice(from);
         }
-    }
-}
-
-fn add_bias<'a, T: Real>(y: &mut [T], bias: impl Iterator<Item = &'a T>, positions: usize) {
-    for (plane, &bias) in y.chunks_exact_mut(positions).zip(bias) {
-        plane.iter_mut().for_each(|v| *v += bias);
     }
 }

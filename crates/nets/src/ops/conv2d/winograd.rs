@@ -9,7 +9,8 @@
 //! Ū[k,c] = Σ_τ D[k,τ] V[c,τ]            w̄ = Gᵀ Ū G
 //! ```
 //!
-//! The input gradient is the convolution with the kernels turned by 180° and their channels exchanged.
+//! The input gradient is the convolution with the kernels turned by 180° and their channels exchanged. Images have one
+//! pixel of padding, or none.
 //!
 //! Tiles are taken by rows of tiles, *bands*, in blocks whose size depends on the shape alone; each sum runs over c,
 //! or over τ, in one fixed order.
@@ -20,7 +21,9 @@ use rayon::prelude::*;
 
 use super::super::kernel::{LANES, Matrix, Real, product, vectorised, with_scratch};
 use super::super::patches::Geometry;
+use super::CandleResult;
 use super::bands::{Block, PAD, POINTS, Tiling};
+use super::epilogue::Epilogue;
 use super::tiles::{Kernel, KernelAdjoint, Lane, both_sides};
 
 /// Tiles of one block of a convolution: the columns of its matrix products.
@@ -30,7 +33,8 @@ const WEIGHT_BLOCK: usize = 256;
 
 /// Whether the algorithm is defined for a convolution.
 pub(super) fn applies(geometry: &Geometry) -> bool {
-    geometry.kernel == [3, 3] && geometry.stride == 1 && geometry.padding == [1; 4]
+    let padded = geometry.padding == [1; 4] || geometry.padding == [0; 4];
+    geometry.kernel == [3, 3] && geometry.stride == 1 && padded
 }
 
 /// The kernels of a convolution at the points: for each of `rows` rows, 36 rows of `columns` values and a pad.
@@ -78,52 +82,57 @@ impl AtPoints {
 }
 
 /// The convolution of samples with kernels `w` `[filters, channels, 3, 3]`.
-///
-/// `bias` has one value a filter, or one for each sample and filter.
 pub(super) fn forward<T: Real>(
     geometry: &Geometry,
     x: &[T],
     w: &[T],
-    bias: Option<&[T]>,
+    epilogue: Epilogue<'_, T>,
     filters: usize,
-) -> Vec<T> {
+) -> CandleResult<Vec<T>> {
     let channels = geometry.channels;
     let at_points = AtPoints { rows: filters, columns: channels };
     with_scratch(at_points.len(), |u| {
         at_points.fill(u, |k, c, i| w[(k * channels + c) * 9 + i]);
-        convolve(geometry, x, u, bias, filters)
+        convolve(geometry, x, u, epilogue, filters)
     })
 }
 
-/// The input gradient: ȳ with the turned kernels.
-pub(super) fn input_gradient<T: Real>(geometry: &Geometry, grad: &[T], w: &[T], filters: usize) -> Vec<T> {
+/// The input gradient under one pixel of padding: ȳ with the turned kernels.
+pub(super) fn input_gradient<T: Real>(
+    geometry: &Geometry,
+    grad: &[T],
+    w: &[T],
+    filters: usize,
+) -> CandleResult<Vec<T>> {
     let channels = geometry.channels;
     let adjoint = Geometry { channels: filters, ..*geometry };
     let at_points = AtPoints { rows: channels, columns: filters };
     with_scratch(at_points.len(), |u| {
         at_points.fill(u, |c, k, i| w[(k * channels + c) * 9 + 8 - i]);
-        convolve(&adjoint, grad, u, None, channels)
+        convolve(&adjoint, grad, u, Epilogue::NONE, channels)
     })
 }
 
 /// The convolution with kernels that are at the points.
-fn convolve<T: Real>(geometry: &Geometry, x: &[T], u: &[T], bias: Option<&[T]>, filters: usize) -> Vec<T> {
-    let tiling = Tiling::new(geometry);
-    let (channels, plane) = (geometry.channels, tiling.plane());
-    let batch = x.len() / (channels * plane);
+fn convolve<T: Real>(
+    geometry: &Geometry,
+    x: &[T],
+    u: &[T],
+    epilogue: Epilogue<'_, T>,
+    filters: usize,
+) -> CandleResult<Vec<T>> {
+    let tiling = Tiling::new(geometry)?;
+    let (channels, plane) = (geometry.channels, tiling.output.len());
+    let sample = geometry.sample_len();
+    let batch = x.len() / sample;
     let mut y = vec![T::zero(); batch * filters * plane];
     // Whole samples a task; a block is a part of a large image, or some small ones.
     let bands = tiling.bands_of(BLOCK);
     let samples = (bands / tiling.bands).clamp(1, batch.max(1));
-    let tasks =
-        y.par_chunks_mut(samples * filters * plane).zip(x.par_chunks(samples * channels * plane)).enumerate();
+    let tasks = y.par_chunks_mut(samples * filters * plane).zip(x.par_chunks(samples * sample)).enumerate();
     tasks.for_each(|(task, (y, x))| {
         let all = y.len() / (filters * plane) * tiling.bands;
-        let bias = |plane: usize| match bias {
-            None => T::zero(),
-            Some(bias) if bias.len() == filters => bias[plane % filters],
-            Some(bias) => bias[task * samples * filters + plane],
-        };
+        let first_plane = task * samples * filters;
         let block = bands.min(all);
         let stride = tiling.stride(block);
         with_scratch(channels * stride, |v| {
@@ -132,12 +141,12 @@ fn convolve<T: Real>(geometry: &Geometry, x: &[T], u: &[T], bias: Option<&[T]>, 
                     let here = Block { tiling, first, bands: block.min(all - first) };
                     here.transform_inputs(x, channels, stride, v);
                     multiply(u, v, m, [filters, channels, tiling.columns(here.bands)], stride);
-                    here.transform_outputs(m, filters, y, &bias);
+                    here.transform_outputs(m, filters, y, first_plane, &epilogue);
                 }
             });
         });
     });
-    y
+    Ok(y)
 }
 
 /// M: for each point, filters by tiles.
@@ -151,13 +160,17 @@ fn multiply<T: Real>(u: &[T], v: &[T], m: &mut [T], [filters, channels, columns]
 }
 
 /// The weight gradient `[filters, channels, 3, 3]` from samples and the gradient of their convolution.
-pub(super) fn weight_gradient<T: Real>(geometry: &Geometry, x: &[T], grad: &[T], filters: usize) -> Vec<T> {
-    let tiling = Tiling::new(geometry);
-    let (channels, plane) = (geometry.channels, tiling.plane());
-    let all = x.len() / (channels * plane) * tiling.bands;
+pub(super) fn weight_gradient<T: Real>(
+    geometry: &Geometry,
+    x: &[T],
+    grad: &[T],
+    filters: usize,
+) -> CandleResult<Vec<T>> {
+    let (tiling, channels) = (Tiling::new(geometry)?, geometry.channels);
+    let all = x.len() / geometry.sample_len() * tiling.bands;
     let mut w = vec![T::zero(); filters * channels * 9];
     if all == 0 {
-        return w;
+        return Ok(w);
     }
     let block = tiling.bands_of(WEIGHT_BLOCK).min(all);
     let stride = tiling.stride(block);
@@ -184,7 +197,7 @@ pub(super) fn weight_gradient<T: Real>(geometry: &Geometry, x: &[T], grad: &[T],
             );
         });
     });
-    w
+    Ok(w)
 }
 
 /// One filter's kernels from their values at the points, which are `stride` values apart.
@@ -224,7 +237,7 @@ mod tests {
     }
 
     /// Sizes [B, C, O, H, W]: partial tiles and lanes, several blocks of one image, several samples a block.
-    const SIZES: [[usize; 5]; 7] = [
+    const SIZES: [[usize; 5]; 9] = [
         [1, 1, 1, 4, 4],
         [2, 3, 5, 5, 7],
         [3, 17, 2, 8, 8],
@@ -232,24 +245,39 @@ mod tests {
         [2, 3, 4, 32, 32],
         [1, 2, 3, 44, 72],
         [67, 2, 3, 4, 4],
+        [2, 3, 2, 73, 70],
+        [3, 2, 2, 37, 35],
     ];
 
     /// The three operators by this algorithm and, in f64, by patches.
-    fn compare<T: Real>(sizes: [usize; 5], waves: [f64; 4]) -> candle_core::Result<[f64; 3]> {
+    fn compare<T: Real>(sizes: [usize; 5], padding: usize, waves: [f64; 4]) -> candle_core::Result<[f64; 3]> {
         let [batch, channels, filters, height, width] = sizes;
-        let geometry = Geometry { channels, height, width, kernel: [3, 3], stride: 1, padding: [1; 4] };
+        let geometry = Geometry { channels, height, width, kernel: [3, 3], stride: 1, padding: [padding; 4] };
         assert!(applies(&geometry));
-        let plane = height * width;
-        let lengths =
-            [batch * channels * plane, filters * channels * 9, batch * filters * plane, batch * filters];
+        let [rows, columns] = geometry.output()?;
+        let out = batch * filters * rows * columns;
+        let lengths = [batch * geometry.sample_len(), filters * channels * 9, out, batch * filters];
         let [x, w, grad, bias] = [0, 1, 2, 3].map(|i| wave(lengths[i], waves[i]));
         let cast = |v: &[f64]| v.iter().map(|&v| T::from_f64(v)).collect::<Vec<T>>();
-        let y = forward(&geometry, &cast(&x), &cast(&w), Some(&cast(&bias)), filters);
-        let for_x = input_gradient(&geometry, &cast(&grad), &cast(&w), filters);
-        let for_w = weight_gradient(&geometry, &cast(&x), &cast(&grad), filters);
+        let exact = Epilogue { bias: Some(&bias[..]), relu: padding == 0 };
+        let y = forward(
+            &geometry,
+            &cast(&x),
+            &cast(&w),
+            Epilogue { bias: Some(&cast(&bias)), relu: exact.relu },
+            filters,
+        )?;
+        let for_w = weight_gradient(&geometry, &cast(&x), &cast(&grad), filters)?;
+        let for_x = match padding {
+            1 => distance(
+                &input_gradient(&geometry, &cast(&grad), &cast(&w), filters)?,
+                &im2col::input_gradient(&geometry, &grad, &w, filters)?,
+            ),
+            _ => 0.0,
+        };
         Ok([
-            distance(&y, &im2col::forward(&geometry, &x, &w, Some(&bias), filters)?),
-            distance(&for_x, &im2col::input_gradient(&geometry, &grad, &w, filters)?),
+            distance(&y, &im2col::forward(&geometry, &x, &w, exact, filters)?),
+            for_x,
             distance(&for_w, &im2col::weight_gradient(&geometry, &x, &grad, filters)?),
         ])
     }
@@ -259,8 +287,10 @@ mod tests {
         for sizes in SIZES {
             // Twice: the second time buffers hold what the first has left.
             for waves in [[1.3, 0.7, 0.9, 0.4], [0.3, 1.7, 2.9, 1.4]] {
-                let errors = compare::<f64>(sizes, waves)?;
-                assert!(errors.iter().all(|&e| e < 1e-13), "{sizes:?}: {errors:?}");
+                for padding in [0, 1] {
+                    let errors = compare::<f64>(sizes, padding, waves)?;
+                    assert!(errors.iter().all(|&e| e < 1e-13), "{sizes:?}, {padding}: {errors:?}");
+                }
             }
         }
         Ok(())
@@ -270,25 +300,27 @@ mod tests {
     #[test]
     fn single_precision_costs_what_is_published() -> candle_core::Result<()> {
         let sizes = [2, 128, 128, 16, 16];
-        let errors = compare::<f32>(sizes, [1.3, 0.7, 0.9, 0.4])?;
+        let errors = compare::<f32>(sizes, 1, [1.3, 0.7, 0.9, 0.4])?;
         assert!(errors.iter().all(|&e| e < 2e-5), "{errors:?}");
         Ok(())
     }
 
     #[test]
-    fn a_sample_does_not_depend_on_its_batch() {
+    fn a_sample_does_not_depend_on_its_batch() -> candle_core::Result<()> {
         for [channels, height] in [[20, 8], [16, 16], [128, 8]] {
             let geometry =
                 Geometry { channels, height, width: height, kernel: [3, 3], stride: 1, padding: [1; 4] };
             let (batch, len) = (19, geometry.sample_len());
             let cast = |v: Vec<f64>| v.into_iter().map(|v| v as f32).collect::<Vec<f32>>();
             let (x, w) = (cast(wave(batch * len, 1.3)), cast(wave(24 * channels * 9, 0.7)));
-            let all = forward(&geometry, &x, &w, None, 24);
+            let all = forward(&geometry, &x, &w, Epilogue::NONE, 24)?;
             let out = all.len() / batch;
             for range in [0..1, 3..8, 18..19, 2..19] {
-                let part = forward(&geometry, &x[range.start * len..range.end * len], &w, None, 24);
+                let x = &x[range.start * len..range.end * len];
+                let part = forward(&geometry, x, &w, Epilogue::NONE, 24)?;
                 assert!(part == all[range.start * out..range.end * out], "{channels} {height} {range:?}");
             }
         }
+        Ok(())
     }
 }
