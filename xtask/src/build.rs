@@ -1,6 +1,6 @@
 //! From names to things: what a configuration calls a process, a sampler, a grid or a data set.
 
-mod data;
+pub mod data;
 mod likelihood;
 mod loss;
 mod process;

@@ -1,8 +1,12 @@
 //! The command line.
 
 mod bench;
+mod eval;
 mod eval_score;
+mod fid;
+mod results;
 mod sample;
+mod weights;
 
 use std::path::PathBuf;
 
@@ -10,8 +14,12 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 pub use bench::{Bench, BenchSample, BenchSampler, BenchStep, BenchTrain, Measuring, Mlp, Ops, Suite, Unet};
+pub use eval::Eval;
 pub use eval_score::EvalScore;
+pub use fid::{EvalFid, FeatureArgs, FidStats};
+pub use results::Results;
 pub use sample::{Edit, Guide, Sample, Samplers};
+pub use weights::WeightsArgs;
 
 /// Train, sample and evaluate score-based diffusion models.
 #[derive(Debug, Parser)]
@@ -53,16 +61,26 @@ pub enum Command {
     Sample(Box<Sample>),
     /// List the samplers: order, network calls, noise, and which to take when
     Samplers(Samplers),
+    /// Measure everything that can be measured of a run
+    Eval(Eval),
     /// Measure the likelihood of data under a run, or of points under a known density
     EvalNll(EvalNll),
     /// Say what is wrong with a score against time: loss, Fokker–Planck residual, asymmetry, paths, error
     EvalScore(Box<EvalScore>),
+    /// Measure how far the pictures of a run are from others: FID, KID and their kin
+    EvalFid(Box<EvalFid>),
+    /// Mean and covariance of the features of pictures, as a file that others read, too
+    FidStats(FidStats),
     /// Time this project against PyTorch, and samplers against each other
     Bench(Bench),
     /// Make a run from weights of diffusers or score_sde, or from a file of `export`
     Import(Import),
     /// Write the weights of a run as one file, or as a folder for diffusers
     Export(Export),
+    /// Fetch or convert the network that a metric needs
+    Weights(WeightsArgs),
+    /// Write docs/results.md from the records it shows
+    Results(Results),
     /// List the presets
     Presets,
     /// Print every number of a preset, and the size of its network

@@ -2,15 +2,20 @@
 
 mod bench;
 mod demo;
+mod eval;
+mod eval_fid;
 mod eval_nll;
 mod eval_score;
 mod export;
+mod fid_stats;
 mod import;
 mod plane;
 mod presets;
+mod results;
 mod sample;
 mod samplers;
 mod train;
+mod weights;
 
 use anyhow::Result;
 
@@ -24,11 +29,16 @@ pub fn run(command: Command, output: Output) -> Result<()> {
         Command::Train(args) => train::run(&args, output),
         Command::Sample(args) => sample::run(&args, output),
         Command::Samplers(args) => samplers::run(&args, output),
+        Command::Eval(args) => eval::run(&args, output),
         Command::EvalNll(args) => eval_nll::run(&args, output),
         Command::EvalScore(args) => eval_score::run(&args, output),
+        Command::FidStats(args) => fid_stats::run(&args, output),
+        Command::EvalFid(args) => eval_fid::run(&args, output),
         Command::Bench(args) => bench::run(&args, output),
         Command::Import(args) => import::run(&args, output),
         Command::Export(args) => export::run(&args, output),
+        Command::Results(args) => results::run(&args, output),
+        Command::Weights(args) => weights::run(&args, output),
         Command::Presets => presets::list(output),
         Command::Show(args) => presets::show(&args, output),
     }

@@ -124,6 +124,8 @@ fn of_evaluation(error: &sde_eval::Error) -> Option<u8> {
         Error::Quantised { .. } | Error::Mismatch { .. } => Some(CONFIG),
         Error::NonFinite { .. } => Some(DATA),
         Error::Unfinished { .. } => Some(NON_FINITE),
+        Error::FeatureSpaces { .. } | Error::FewSamples { .. } => Some(CONFIG),
+        Error::Network(error) => of_network(error),
         Error::Solver(error) => of_solver(error),
         Error::Data(error) => of_data(error),
         Error::Core(error) => of_mathematics(error),

@@ -7,6 +7,8 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
+use crate::provenance::command_line;
+
 /// How a command speaks.
 #[derive(Debug, Clone, Copy)]
 pub struct Output {
@@ -23,7 +25,7 @@ impl Output {
 
     /// The result: the summary, or with `--json` the record.
     pub fn result(&self, summary: impl AsRef<str>, record: &Value) -> Result<()> {
-        let text = if self.json { record.to_string() } else { summary.as_ref().to_owned() };
+        let text = if self.json { stamped(record).to_string() } else { summary.as_ref().to_owned() };
         let mut out = std::io::stdout().lock();
         match writeln!(out, "{text}").and_then(|()| out.flush()) {
             // Whoever reads has seen enough.
@@ -44,9 +46,18 @@ impl Output {
     }
 }
 
-/// Writes a record as a JSON file, one key a line.
+/// A record with the command line that made it.
+fn stamped(record: &Value) -> Value {
+    let mut record = record.clone();
+    if let Some(keys) = record.as_object_mut() {
+        keys.insert("command_line".into(), command_line().into());
+    }
+    record
+}
+
+/// Writes a record as a JSON file, one key a line, with the command line that made it.
 pub fn save_record(path: &Path, record: &Value) -> Result<()> {
-    let text = serde_json::to_string_pretty(record)? + "\n";
+    let text = serde_json::to_string_pretty(&stamped(record))? + "\n";
     write(path, text.as_bytes())
 }
 
@@ -56,4 +67,11 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }
     std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Writes a file aside and renames it: there is the whole of it, or none.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let aside = path.with_added_extension("new");
+    write(&aside, bytes)?;
+    std::fs::rename(&aside, path).with_context(|| format!("cannot write {}", path.display()))
 }

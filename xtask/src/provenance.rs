@@ -23,6 +23,26 @@ pub fn revision() -> String {
     }
 }
 
+/// The command line, without where a Python or a file lies on this machine.
+pub fn command_line() -> String {
+    let mut words = vec!["cargo xtask".to_owned()];
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--python" | "--out" => drop(arguments.next()),
+            "--markdown" | "--json" => {}
+            word if word.starts_with("--python=") || word.starts_with("--out=") => {}
+            // Of a path of this machine only the name is anybody's business.
+            word if word.starts_with('/') => {
+                words.push(word.rsplit('/').next().unwrap_or_default().to_owned());
+            }
+            word if word.contains(' ') => words.push(format!("\"{word}\"")),
+            word => words.push(word.to_owned()),
+        }
+    }
+    words.join(" ")
+}
+
 /// The device's name.
 pub fn device_name(device: &Device) -> String {
     match device.location() {

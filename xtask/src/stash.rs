@@ -1,16 +1,16 @@
-//! Samples on their way to a file: rows are appended to `NAME.partial` as they are drawn, and `NAME.partial.json` says how many are safe
-//! and what they are samples of, so that a run of hours that is cut off goes on where it stood.
+//! Rows on their way to a file: they are appended to `NAME.partial` as they come, and `NAME.partial.json` says how many are safe and of
+//! what they are, so that work of hours that is cut off goes on where it stood.
 //!
-//! Images are kept as levels (u8), points as f64. The note is replaced by a rename, after the rows are on the disk; rows beyond those
+//! Images are kept as levels (u8), features as f32, points as f64. The note is replaced by a rename, after the rows are on the disk; rows beyond those
 //! it counts are cut off when work goes on.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
-use sde_core::noise::host_tensor;
 use sde_data::Encoding;
 use sde_train::hash::sha256;
 use serde::{Deserialize, Serialize};
@@ -20,20 +20,48 @@ use crate::exit::Failure;
 
 /// What is known of the rows that are safe.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Note {
-    /// SHA-256 of what the samples are samples of.
+    /// SHA-256 of what the rows are of.
     identity: String,
-    /// Network calls of each row.
+    /// Their number.
+    rows: usize,
+    /// Network calls of each, where that is of interest.
     nfe: Vec<usize>,
 }
 
-/// Samples under way.
+/// How the entries of a row are kept.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Entries {
+    /// As levels of an encoding, u8.
+    Levels(Encoding),
+    /// In f32.
+    Single,
+    /// In f64.
+    Double,
+}
+
+impl Entries {
+    /// Images as levels, anything else to the last bit.
+    pub fn of(encoding: Encoding) -> Self {
+        encoding.levels().map_or(Self::Double, |_| Self::Levels(encoding))
+    }
+
+    fn dtype(self) -> DType {
+        match self {
+            Self::Levels(_) => DType::U8,
+            Self::Single => DType::F32,
+            Self::Double => DType::F64,
+        }
+    }
+}
+
+/// Rows under way.
 pub struct Stash {
     path: PathBuf,
     file: File,
     note: Note,
-    /// Rows are levels of this encoding; values where there is none.
-    encoding: Option<Encoding>,
+    entries: Entries,
     shape: Vec<usize>,
 }
 
@@ -44,11 +72,11 @@ fn partial(name: &Path) -> PathBuf {
 }
 
 impl Stash {
-    /// The stash of samples that will be called `name`: a new one, or what an earlier call with the same `identity` left.
+    /// The stash of rows that will be called `name`: a new one, or what an earlier call with the same `identity` left.
     ///
     /// # Errors
-    /// When samples of something else are there.
-    pub fn open(name: &Path, identity: &Value, encoding: Encoding, shape: &[usize]) -> Result<Self> {
+    /// When rows of something else are there.
+    pub fn open(name: &Path, identity: &Value, entries: Entries, shape: &[usize]) -> Result<Self> {
         let path = partial(name);
         if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
             fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
@@ -57,12 +85,12 @@ impl Stash {
         let there = Self::note_of(&path)?;
         if there.as_ref().is_some_and(|note| note.identity != identity) {
             let text = format!(
-                "{}: an unfinished set of other samples is there; finish it with its own options, remove it, or name another --out",
+                "{}: an unfinished file of something else is there; finish it with its own options, remove it, or name another --out",
                 path.display()
             );
             return Err(Failure::Config(text).into());
         }
-        let note = there.unwrap_or(Note { identity, nfe: Vec::new() });
+        let note = there.unwrap_or(Note { identity, rows: 0, nfe: Vec::new() });
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -70,8 +98,7 @@ impl Stash {
             .write(true)
             .open(&path)
             .with_context(|| format!("cannot open {}", path.display()))?;
-        let encoding = encoding.levels().map(|_| encoding);
-        let mut stash = Self { path, file, note, encoding, shape: shape.to_vec() };
+        let mut stash = Self { path, file, note, entries, shape: shape.to_vec() };
         let length = (stash.len() * stash.row_bytes()) as u64;
         if stash.file.metadata()?.len() < length {
             let text =
@@ -97,7 +124,7 @@ impl Stash {
 
     /// The number of rows that are safe.
     pub fn len(&self) -> usize {
-        self.note.nfe.len()
+        self.note.rows
     }
 
     /// Network calls of each row.
@@ -106,21 +133,25 @@ impl Stash {
     }
 
     fn row_bytes(&self) -> usize {
-        let size = if self.encoding.is_some() { 1 } else { size_of::<f64>() };
-        self.shape.iter().product::<usize>() * size
+        self.shape.iter().product::<usize>() * self.entries.dtype().size_in_bytes()
     }
 
-    /// Appends rows `[b, shape…]`, for good.
+    /// Appends rows `[b, shape…]`, for good; `nfe` of each where that is of interest.
     pub fn append(&mut self, x: &Tensor, nfe: &[usize]) -> Result<()> {
-        let bytes = match &self.encoding {
-            Some(encoding) => encoding.quantise(x)?.flatten_all()?.to_vec1::<u8>()?,
-            None => {
+        let bytes: Vec<u8> = match &self.entries {
+            Entries::Levels(encoding) => encoding.quantise(x)?.flatten_all()?.to_vec1()?,
+            Entries::Single => {
+                let values = x.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+                values.iter().flat_map(|v| v.to_le_bytes()).collect()
+            }
+            Entries::Double => {
                 let values = x.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
                 values.iter().flat_map(|v| v.to_le_bytes()).collect()
             }
         };
         let failed = || format!("cannot write {}", self.path.display());
         self.file.write_all(&bytes).and_then(|()| self.file.sync_data()).with_context(failed)?;
+        self.note.rows += x.dim(0)?;
         self.note.nfe.extend(nfe);
         let (place, fresh) =
             (self.path.with_added_extension("json"), self.path.with_added_extension("json.new"));
@@ -133,35 +164,46 @@ impl Stash {
         write().with_context(|| format!("cannot write {}", place.display()))
     }
 
-    /// All rows `[N, shape…]`: levels u8, or values f64.
+    /// All rows `[N, shape…]`.
     pub fn rows(&self) -> Result<Tensor> {
-        let bytes = fs::read(&self.path).with_context(|| format!("cannot read {}", self.path.display()))?;
-        let dims: Vec<usize> = std::iter::once(self.len()).chain(self.shape.iter().copied()).collect();
-        if self.encoding.is_some() {
-            return Ok(Tensor::from_vec(bytes, dims, &Device::Cpu)?);
-        }
-        let values = bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
-        Ok(host_tensor(values, &dims, DType::F64, &Device::Cpu)?)
+        self.block(0..self.len())
     }
 
-    /// Removes the stash, once what was in it stands elsewhere.
+    /// Some rows `[n, shape…]`.
+    pub fn block(&self, rows: Range<usize>) -> Result<Tensor> {
+        let failed = || format!("cannot read {}", self.path.display());
+        let mut bytes = vec![0; rows.len() * self.row_bytes()];
+        let mut file = File::open(&self.path).with_context(failed)?;
+        file.seek(SeekFrom::Start((rows.start * self.row_bytes()) as u64)).with_context(failed)?;
+        file.read_exact(&mut bytes).with_context(failed)?;
+        let dims: Vec<usize> = std::iter::once(rows.len()).chain(self.shape.iter().copied()).collect();
+        Ok(Tensor::from_raw_buffer(&bytes, self.entries.dtype(), &dims, &Device::Cpu)?)
+    }
+
+    /// Removes the stash, once what was in it stands elsewhere. Another stash of the same rows may have done it.
     pub fn remove(self) -> Result<()> {
-        fs::remove_file(self.path.with_added_extension("json"))?;
-        Ok(fs::remove_file(&self.path)?)
+        for path in [self.path.with_added_extension("json"), self.path] {
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(anyhow::Error::from(e).context(format!("cannot remove {}", path.display())));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sde_data::Range;
     use serde_json::json;
 
     #[test]
     fn rows_come_back_and_another_set_is_refused() -> Result<()> {
         let folder = tempfile::tempdir()?;
         let name = folder.path().join("samples");
-        let levels = Encoding::Quantised { levels: 3, range: Range::new(-1.0, 1.0)? };
+        let levels = Entries::of(Encoding::Quantised { levels: 3, range: sde_data::Range::new(-1.0, 1.0)? });
         let x = Tensor::new(&[[-1.0, 0.0], [1.0, 0.1]], &Device::Cpu)?;
         let open = |what: &str| Stash::open(&name, &json!(what), levels, &[2]);
         open("a")?.append(&x, &[5, 5])?;
@@ -173,7 +215,7 @@ mod tests {
         assert_eq!((again.len(), again.nfe()), (2, &[5, 5][..]));
         again.append(&x.narrow(0, 1, 1)?, &[6])?;
         assert_eq!(again.rows()?.to_vec2::<u8>()?, [[0, 1], [2, 1], [2, 1]]);
-        assert!(open("b").is_err_and(|e| e.to_string().contains("other samples")));
+        assert!(open("b").is_err_and(|e| e.to_string().contains("something else")));
         fs::write(partial(&name), [0])?;
         assert!(open("a").is_err_and(|e| e.to_string().contains("shorter")));
         fs::write(partial(&name), [0; 6])?;
@@ -186,9 +228,11 @@ mod tests {
     fn points_keep_every_bit() -> Result<()> {
         let folder = tempfile::tempdir()?;
         let x = Tensor::new(&[[0.1, -1e-300], [f64::MAX, 3.0]], &Device::Cpu)?;
-        let mut stash = Stash::open(&folder.path().join("x.npy"), &json!(0), Encoding::Continuous, &[2])?;
+        let values = Entries::of(Encoding::Continuous);
+        let mut stash = Stash::open(&folder.path().join("x.npy"), &json!(0), values, &[2])?;
         stash.append(&x, &[1, 1])?;
         assert_eq!(stash.rows()?.to_vec2::<f64>()?, x.to_vec2::<f64>()?);
+        assert_eq!(stash.block(1..2)?.to_vec2::<f64>()?, [[f64::MAX, 3.0]]);
         Ok(())
     }
 }

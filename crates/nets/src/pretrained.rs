@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`diffusers`]: a folder of `UNet2DModel`, old and new names of attention | yes | yes |
 //! | [`score_sde`]: a `.pth` checkpoint, its model and the list of its averages | yes | no |
+//! | [`inception`]: FID's network, in its published layouts | yes | as safetensors |
 //! | [`single_file`]: our own, weights with their configuration in one safetensors file | yes | yes |
 //!
 //! A reader knows the network first, from the file or from its caller, and then asks the file for exactly its tensors:
@@ -12,6 +13,7 @@
 
 pub(crate) mod dictionary;
 pub mod diffusers;
+pub mod inception;
 pub mod pickle;
 pub mod score_sde;
 pub mod single_file;

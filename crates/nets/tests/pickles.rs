@@ -11,6 +11,7 @@ use zip::{CompressionMethod, ZipWriter};
 
 const ARCHIVE: &[u8] = include_bytes!("fixtures/torch.pth");
 const LEGACY: &[u8] = include_bytes!("fixtures/torch-legacy.pth");
+const SCRIPT: &[u8] = include_bytes!("fixtures/torchscript.pt");
 
 fn floats(values: &[f64], shape: &[usize]) -> Result<Tensor> {
     Ok(Tensor::from_slice(values, shape, &Device::Cpu)?)
@@ -59,7 +60,7 @@ fn what_torch_wrote_comes_out_in_both_layouts() -> Result<()> {
 
 #[test]
 fn every_prefix_is_an_error() {
-    for file in [ARCHIVE, LEGACY] {
+    for file in [ARCHIVE, LEGACY, SCRIPT] {
         for end in 0..file.len() {
             let error = read_pth(file[..end].to_vec()).err();
             assert!(matches!(error, Some(Error::Pth(_))), "{end} of {} bytes: {error:?}", file.len());
@@ -69,16 +70,14 @@ fn every_prefix_is_an_error() {
 
 #[test]
 fn flipped_bytes_never_do_more_than_fail() {
-    for file in [ARCHIVE, LEGACY] {
+    for file in [ARCHIVE, LEGACY, SCRIPT] {
         for at in 0..file.len() {
             for flip in [0x01, 0x80, 0xff] {
                 let mut bytes = file.to_vec();
                 bytes[at] ^= flip;
                 if let Ok(value) = read_pth(bytes) {
                     // Whatever is accepted can be had.
-                    if let Some(model) = value.get("model") {
-                        drop(model.to_weights());
-                    }
+                    drop(value.get("model").unwrap_or(&value).to_weights());
                 }
             }
         }
@@ -132,7 +131,7 @@ fn nothing_is_called_and_the_name_is_told() {
         (b"ctorch\nQInt8Storage\n.", &["torch.QInt8Storage"]),
         (b"(U\x02lsios\nsystem\n.", &["opcode 0x69"]),
         (b"ctorch\nFloatStorage\n)R.", &["other arguments"]),
-        (b"ccollections\nOrderedDict\n)\x81.", &["opcode 0x81"]),
+        (b"ccollections\nOrderedDict\n)\x81.", &["an object of another kind"]),
     ];
     for (pickle, words) in cases {
         let found = refusal(pickle);
@@ -222,4 +221,42 @@ fn archives_are_what_torch_writes() {
     let mut longer = LEGACY.to_vec();
     longer.push(0);
     assert!(reason(longer).contains("1 bytes after the last storage"));
+}
+
+#[test]
+fn modules_of_torchscript_are_read_without_their_code() -> Result<()> {
+    let weights = read_pth(SCRIPT.to_vec())?.to_weights()?;
+    let names: Vec<&str> = weights.iter().map(|(name, _)| name).collect();
+    let expected = [
+        "beta",
+        "first.mean",
+        "first.weight",
+        "layers.0.mean",
+        "layers.0.weight",
+        "layers.1.mean",
+        "layers.1.weight",
+    ];
+    assert_eq!(names, expected);
+    // arange(6) as [2, 3], transposed: a view with strides.
+    let weight = |start: f64| floats(&[0.0, 3.0, 1.0, 4.0, 2.0, 5.0].map(|v| v + start), &[3, 2]);
+    for (name, start) in [("first.weight", 0.0), ("layers.0.weight", 10.0), ("layers.1.weight", 20.0)] {
+        assert!(equal(weights.get(name).unwrap(), &weight(start)?)?, "{name}");
+    }
+    assert!(equal(weights.get("layers.1.mean").unwrap(), &floats(&[20.0, -1.0], &[2])?)?);
+    Ok(())
+}
+
+#[test]
+fn an_object_of_another_class_is_not_made() {
+    // A pickle that makes an object of a class that TorchScript does not have, and one that passes it arguments.
+    for (class, arguments) in [("collections\nCounter", ")"), ("__torch__.net\nNet", "K\x01\u{85}")] {
+        let mut pickle = b"\x80\x02c".to_vec();
+        pickle.extend(class.as_bytes());
+        pickle.push(b'\n');
+        pickle.extend(arguments.chars().map(|c| c as u8));
+        pickle.extend(b"\x81.");
+        let told = if class.starts_with("__torch__") { "TorchScript" } else { "collections.Counter" };
+        let error = refusal(&pickle);
+        assert!(error.contains(told), "{error}");
+    }
 }

@@ -1,5 +1,7 @@
 //! Tables for the terminal and for docs/results.md, and how their numbers are written.
 
+use serde_json::{Value, json};
+
 use super::statistics::Spread;
 
 /// A table.
@@ -35,6 +37,20 @@ impl Table {
             cells.iter().enumerate().map(cell).collect::<Vec<_>>().join("  ").trim_end().to_owned()
         };
         std::iter::once(&self.headers).chain(&self.rows).map(|row| line(row)).collect::<Vec<_>>().join("\n")
+    }
+
+    /// As in a record, under a title.
+    pub fn record(&self, title: &str) -> Value {
+        json!({ "title": title, "headers": self.headers, "rows": self.rows })
+    }
+
+    /// A table of a record, and its title.
+    pub fn of_record(record: &Value) -> Option<(String, Self)> {
+        let strings = |value: &Value| {
+            value.as_array()?.iter().map(|cell| Some(cell.as_str()?.to_owned())).collect::<Option<Vec<_>>>()
+        };
+        let rows = record["rows"].as_array()?.iter().map(strings).collect::<Option<_>>()?;
+        Some((record["title"].as_str()?.to_owned(), Self { headers: strings(&record["headers"])?, rows }))
     }
 
     /// As Markdown.

@@ -103,7 +103,7 @@ impl DataConfig {
                 let table = read::csv::read_csv(self.file(split)?, read::csv::Header::Detect)?;
                 return points(&table.values.into_dyn(), self.file(split)?);
             }
-            name => self.named(name, split, output)?,
+            name => named(name, split, self.path.as_deref(), self.allow_partial, output)?,
         };
         // What is held out is measured as it is.
         self.serve(
@@ -111,22 +111,6 @@ impl DataConfig {
             purpose,
             self.augment.filter(|_| split == Split::Train && purpose == Use::Training),
         )
-    }
-
-    fn named(&self, name: &str, split: Split, output: Output) -> Result<Images> {
-        let Ok(named) = Named::by_name(name) else {
-            return Err(unknown("data set", name, &known()).into());
-        };
-        let folder = self.path.clone().unwrap_or_else(|| Path::new("datasets").join(named.name()));
-        let mut told = String::new();
-        let mut progress = |p: sde_data::named::Progress<'_>| {
-            let line = format!("fetching {}", p.file);
-            if told != line {
-                output.say(&line);
-                told = line;
-            }
-        };
-        Ok(named.load(split, &folder, self.allow_partial, &mut progress)?)
     }
 
     /// The shape of one example and what its numbers are for a likelihood; without the data where its name says both.
@@ -138,6 +122,11 @@ impl DataConfig {
                 Ok((set.shape().to_vec(), set.encoding()))
             }
         }
+    }
+
+    /// Whether its examples are pictures that are found by name or in a folder.
+    pub fn is_pictures(&self) -> bool {
+        self.name == "folder" || IMAGE_SETS.contains(&self.name.as_str())
     }
 
     /// The shape of one image of a set that is fetched by name.
@@ -191,6 +180,43 @@ fn points(values: &ndarray::ArrayD<f64>, path: &Path) -> Result<Loaded> {
     })?;
     let points = Points::new(table).with_context(|| path.display().to_string())?;
     Ok(Loaded { set: Arc::new(points), toy: None })
+}
+
+/// Images by the name of their data set.
+fn named(
+    name: &str,
+    split: Split,
+    path: Option<&Path>,
+    allow_partial: bool,
+    output: Output,
+) -> Result<Images> {
+    let Ok(named) = Named::by_name(name) else {
+        return Err(unknown("data set", name, &known()).into());
+    };
+    let folder = path.map_or_else(|| Path::new("datasets").join(named.name()), Path::to_owned);
+    let mut told = String::new();
+    let mut progress = |p: sde_data::named::Progress<'_>| {
+        let line = format!("fetching {}", p.file);
+        if told != line {
+            output.say(&line);
+            told = line;
+        }
+    };
+    Ok(named.load(split, &folder, allow_partial, &mut progress)?)
+}
+
+/// The data sets of images that go by a name of their own.
+pub const IMAGE_SETS: [&str; 4] = ["digits", "mnist", "fashion-mnist", "cifar10"];
+
+/// The images of one of them, as they are; `path` where they are not in their own folder.
+pub fn pictures(
+    name: &str,
+    split: Split,
+    path: Option<&Path>,
+    allow_partial: bool,
+    output: Output,
+) -> Result<Images> {
+    if name == "digits" { Ok(digits(split)?) } else { named(name, split, path, allow_partial, output) }
 }
 
 fn known() -> Vec<&'static str> {

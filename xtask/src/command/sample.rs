@@ -16,6 +16,8 @@ use sde_core::{LinearSde, OracleField, TimeGrid};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+pub use guide::{Guided, field as guided_field, record as guidance_record};
+pub use network::Work;
 pub use save::picture;
 
 use crate::build::{LikelihoodConfig, ProcessConfig, SamplerConfig, sampler};

@@ -5,6 +5,7 @@ mod commands;
 mod eval_score;
 mod events;
 mod exit_codes;
+mod fid;
 mod import;
 mod mishaps;
 mod oracle;

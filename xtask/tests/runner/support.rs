@@ -72,6 +72,29 @@ impl Place {
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the runner starts")
     }
 
+    /// Calls the runner again and again, and kills it, `kills` times at most, whenever its progress has grown; the last call ends by itself.
+    pub fn run_through_kills(&self, line: &str, kills: usize, progress: impl Fn(&Self) -> usize) {
+        let mut killed = 0;
+        loop {
+            let mut child = self.start(line);
+            let (before, begun) = (progress(self), Instant::now());
+            while progress(self) <= before
+                && child.try_wait().expect("a child").is_none()
+                && begun.elapsed().as_secs() < 60
+            {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if killed == kills || child.try_wait().expect("a child").is_some() {
+                assert!(child.wait().expect("an end").success(), "{line}, after {killed} kills");
+                break;
+            }
+            child.kill().expect("a running child");
+            child.wait().expect("an end");
+            killed += 1;
+        }
+        assert!(killed >= 1, "{line}: it ended too soon to be killed");
+    }
+
     /// Waits until the log of a run has a number of lines.
     pub fn await_log(&self, run: &str, lines: usize) {
         let begun = Instant::now();

@@ -1,4 +1,5 @@
-//! A folder of pictures of one size: all in it, or one sub-folder a class.
+//! A folder of pictures of one size: all in it, or one sub-folder a class. For measuring, pictures of any sizes in any
+//! folders.
 //!
 //! Pictures are taken in the order of their names, classes are numbered in the order of theirs. Hidden files
 //! are passed over; anything else that is not a picture is an error, so that no data is left out in silence.
@@ -55,6 +56,44 @@ pub fn read_pictures(files: &[PathBuf], channels: Channels, background: [u8; 3])
     Images::new(stack(files, channels, background, first)?, None)
 }
 
+/// The pictures of a folder and of all folders in it, by name; what is hidden is passed over, and the number of other files
+/// that are no pictures by their name is told.
+///
+/// # Errors
+/// If there are none, or a folder cannot be read.
+pub fn find_pictures(directory: &Path) -> Result<(Vec<PathBuf>, usize)> {
+    let (mut files, mut others) = (Vec::new(), 0);
+    let mut folders = vec![directory.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for path in entries(&folder)? {
+            let name = path.extension().unwrap_or_default().to_ascii_lowercase();
+            match name.to_str() {
+                _ if path.is_dir() => folders.push(path),
+                Some("png" | "jpg" | "jpeg" | "webp") => files.push(path),
+                _ => others += 1,
+            }
+        }
+    }
+    if files.is_empty() {
+        return Err(Error::malformed(directory, Place::File, "PNG, JPEG or WebP pictures", "none"));
+    }
+    files.sort();
+    Ok((files, others))
+}
+
+/// Pictures `[C, H, W]`, each of its own size, in the order given.
+///
+/// # Errors
+/// If a file is not a picture.
+pub fn decode_pictures(
+    files: &[PathBuf],
+    channels: Channels,
+    background: [u8; 3],
+) -> Result<Vec<Array3<u8>>> {
+    let open = |file: &PathBuf| decode(&read_file(file)?, channels, background, file, Place::File);
+    files.par_iter().map(open).collect()
+}
+
 /// What is in a folder and not hidden, by name.
 fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     let listed = std::fs::read_dir(directory).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
@@ -98,6 +137,29 @@ fn stack(files: &[PathBuf], channels: Channels, background: [u8; 3], directory: 
 mod tests {
     use super::*;
     use crate::Dataset;
+
+    #[test]
+    fn pictures_of_any_size_are_found_at_any_depth() -> Result<()> {
+        let directory = temporary()?;
+        let root = directory.path();
+        let notes = root.join("notes.txt");
+        for (name, width, red) in
+            [("00/b.png", 3, 30), ("00/a.PNG", 5, 10), ("1/2/c.webp", 4, 20), (".x/d.png", 2, 40)]
+        {
+            draw(&root.join(name), width, red)?;
+        }
+        std::fs::write(&notes, "words").map_err(Error::io(&notes))?;
+        let (files, others) = find_pictures(root)?;
+        assert_eq!((files.len(), others), (3, 1));
+        let pictures = decode_pictures(&files, Channels::Rgb, [255; 3])?;
+        let seen: Vec<_> = pictures.iter().map(|p| (p.dim(), p[[0, 0, 0]])).collect();
+        assert_eq!(seen, [((3, 2, 5), 10), ((3, 2, 3), 30), ((3, 2, 4), 20)]);
+        assert!(find_pictures(&root.join("1/3")).is_err());
+        std::fs::remove_dir_all(root.join("1")).map_err(Error::io(root))?;
+        std::fs::remove_dir_all(root.join("00")).map_err(Error::io(root))?;
+        assert!(find_pictures(root).is_err_and(|e| e.to_string().contains("none")));
+        Ok(())
+    }
     use image::{Rgb, RgbImage};
 
     fn temporary() -> Result<tempfile::TempDir> {

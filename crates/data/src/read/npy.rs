@@ -53,8 +53,8 @@ impl NpyArray {
         }
     }
 
-    /// NumPy's name of the type of the entries.
-    fn descr(&self) -> &'static str {
+    /// NumPy's name of the type of the entries, such as `<f8`.
+    pub fn descr(&self) -> &'static str {
         match self {
             Self::U8(_) => "|u1",
             Self::I32(_) => "<i4",

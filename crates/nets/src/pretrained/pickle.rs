@@ -17,6 +17,8 @@ mod tree;
 
 use std::sync::Arc;
 
+use candle_core::Tensor;
+
 pub use tensor::StoredTensor;
 
 use crate::{Error, Result, Weights};
@@ -42,6 +44,8 @@ pub enum Value {
     Tuple(Vec<Value>),
     /// A dictionary, in the order of its making.
     Dict(Vec<(Value, Value)>),
+    /// A module of TorchScript, by its attributes.
+    Module(Vec<(Value, Value)>),
     /// A tensor, or a parameter.
     Tensor(StoredTensor),
 }
@@ -89,15 +93,22 @@ impl Value {
             Self::List(_) => "a list",
             Self::Tuple(_) => "a tuple",
             Self::Dict(_) => "a dict",
+            Self::Module(_) => "a module",
             Self::Tensor(_) => "a tensor",
         }
     }
 
-    /// The tensors of a dictionary from names to tensors, on the host.
+    /// The tensors of a dictionary from names to tensors, or of a module and the modules in it under names such as
+    /// `layers.conv.weight`, on the host.
     ///
     /// # Errors
     /// [`Error::Pth`] where it is none, or a tensor cannot be had.
     pub fn to_weights(&self) -> Result<Weights> {
+        if let Self::Module(_) = self {
+            let mut tensors = Vec::new();
+            self.collect("", &mut tensors)?;
+            return Ok(tensors.into_iter().collect());
+        }
         let Self::Dict(entries) = self else {
             return Err(refused(format!("expected a dict of tensors, found {}", self.kind())));
         };
@@ -111,6 +122,19 @@ impl Value {
             }
         };
         entries.iter().map(tensor).collect()
+    }
+
+    /// Tensors of a module; its other attributes are settings of its code.
+    fn collect(&self, prefix: &str, tensors: &mut Vec<(String, Tensor)>) -> Result<()> {
+        let Self::Module(attributes) = self else { return Ok(()) };
+        for (key, value) in attributes {
+            let Self::Text(key) = key else { continue };
+            match value {
+                Self::Tensor(tensor) => tensors.push((format!("{prefix}{key}"), tensor.to_tensor()?)),
+                other => other.collect(&format!("{prefix}{key}."), tensors)?,
+            }
+        }
+        Ok(())
     }
 }
 

@@ -132,6 +132,7 @@ fn report(law: &Law<'_>, preset: &Preset, origin: &Value, args: &BenchSampler, o
         "seed": args.seed,
         "reference": { "sampler": "rk45", "tolerance": law.tolerance, "mean_nfe": law.reference_nfe },
         "samplers": records,
+        "tables": [errors.record("error"), distances.record("sliced W2 squared, in 1e-3")],
         "code_revision": revision(),
     });
     if let Some(path) = &args.plot {

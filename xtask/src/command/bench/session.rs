@@ -13,7 +13,7 @@ use crate::bench::table::{Table, ratio, seconds};
 use crate::cli::Measuring;
 use crate::exit::Failure;
 use crate::output::{Output, save_record};
-use crate::provenance::revision;
+use crate::provenance::{command_line, revision};
 
 /// The Python that has PyTorch, if the command line names none.
 const PYTHON: &str = "SDE_BENCH_PYTHON";
@@ -138,6 +138,7 @@ impl<'a> Session<'a> {
             "quick": self.args.quick,
             "autocast": self.args.autocast,
             "channels_last": self.args.channels_last,
+            "tables": tables.iter().map(|(title, table)| table.record(title)).collect::<Vec<_>>(),
             "gemm_peak_flops": self.peaks.iter().map(|(n, p)| (n.to_string(), json!(p))).collect::<Map<_, _>>(),
         });
         if let (Some(record), Value::Object(more)) = (record.as_object_mut(), more) {
@@ -190,20 +191,4 @@ pub fn threads_label(n: usize) -> String {
 fn python(args: &Measuring) -> PathBuf {
     let named = args.python.clone().or_else(|| std::env::var_os(PYTHON).map(PathBuf::from));
     named.unwrap_or_else(|| Path::new("python3").to_owned())
-}
-
-/// The command line, without where a Python or a file lies on this machine.
-fn command_line() -> String {
-    let mut words = vec!["cargo xtask".to_owned()];
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--python" | "--out" => drop(arguments.next()),
-            "--markdown" | "--json" => {}
-            word if word.starts_with("--python=") || word.starts_with("--out=") => {}
-            word if word.contains(' ') => words.push(format!("\"{word}\"")),
-            word => words.push(word.to_owned()),
-        }
-    }
-    words.join(" ")
 }

@@ -102,6 +102,7 @@ pub fn run(args: &BenchStep, output: Output) -> Result<()> {
         "ratio_to_stream": ratio.record(),
         "network_batch": NETWORK_BATCH,
         "share_outside_the_network": share,
+        "tables": [rows.record("")],
         "code_revision": revision(),
     });
     if let Some(path) = &args.out {

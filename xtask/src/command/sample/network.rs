@@ -8,7 +8,6 @@ use candle_core::Tensor;
 use ndarray::Array1;
 use sde_core::Field;
 use sde_core::noise::{BatchNoise, Noise};
-use sde_data::Encoding;
 use sde_data::read::npy::{NpyArray, write_npy};
 use serde_json::{Value, json};
 
@@ -25,7 +24,7 @@ use crate::output::{Output, save_record};
 use crate::run::Run;
 use crate::sampling::{Calibration, Drawn, Recipe, Start};
 use crate::signals;
-use crate::stash::Stash;
+use crate::stash::{Entries, Stash};
 
 /// Runs the command.
 pub fn run(args: &Sample, output: Output) -> Result<()> {
@@ -54,8 +53,16 @@ pub fn run(args: &Sample, output: Output) -> Result<()> {
     let (drawn, stash) = match &given {
         Some(x) => (from_states(args, &recipe, field.as_ref(), x, wanted)?, None),
         None => {
-            let work = Work { run: &run, recipe: &recipe, field: field.as_ref(), wanted: &wanted };
-            let stash = work.draw(args, &towards, &out, output)?;
+            let work = Work {
+                run: &run,
+                recipe: &recipe,
+                field: field.as_ref(),
+                wanted: &wanted,
+                seed: args.seed,
+                batch: args.batch,
+                towards: &towards,
+            };
+            let stash = work.draw(&out, output)?;
             (Drawn { x: stash.rows()?, nfe: stash.nfe().to_vec() }, Some(stash))
         }
     };
@@ -111,25 +118,35 @@ fn from_states(
     }
 }
 
-/// Samples to draw from the prior.
-struct Work<'a> {
-    run: &'a Run,
-    recipe: &'a Recipe<'a>,
-    field: &'a dyn Field,
-    wanted: &'a [u32],
+/// Samples to draw.
+pub struct Work<'a> {
+    /// Of which run.
+    pub run: &'a Run,
+    /// How.
+    pub recipe: &'a Recipe<'a>,
+    /// By which field.
+    pub field: &'a dyn Field,
+    /// At which addresses.
+    pub wanted: &'a [u32],
+    /// The seed of all noise.
+    pub seed: u64,
+    /// Samples drawn together.
+    pub batch: usize,
+    /// What guides them, as their record tells it.
+    pub towards: &'a Value,
 }
 
 impl Work<'_> {
     /// Batch after batch, each kept before the next is drawn; goes on where an earlier call was cut off.
-    fn draw(&self, args: &Sample, towards: &Value, out: &Path, output: Output) -> Result<Stash> {
-        let Self { run, recipe, field, wanted } = *self;
+    pub fn draw(&self, out: &Path, output: Output) -> Result<Stash> {
+        let Self { run, recipe, field, wanted, seed, batch, .. } = *self;
         // One array keeps the values as they are, and images in a folder become levels.
-        let (name, encoding) = if is_npy(out) {
-            (out.to_owned(), Encoding::Continuous)
+        let (name, entries) = if is_npy(out) {
+            (out.to_owned(), Entries::Double)
         } else {
-            (out.join("samples"), run.encoding)
+            (out.join("samples"), Entries::of(run.encoding))
         };
-        let mut stash = Stash::open(&name, &self.identity(args, towards)?, encoding, &run.shape)?;
+        let mut stash = Stash::open(&name, &self.identity()?, entries, &run.shape)?;
         let there = stash.len();
         if there > 0 {
             output.say(format!("going on after {there} of {} samples", wanted.len()));
@@ -147,23 +164,23 @@ impl Work<'_> {
             }
             Ok(())
         };
-        let result = recipe.draw(field, &run.shape, Noise::new(args.seed), (wanted, there), args.batch, keep);
+        let result = recipe.draw(field, &run.shape, Noise::new(seed), (wanted, there), batch, keep);
         bar.finish_and_clear();
         result?;
         Ok(stash)
     }
 
     /// What the samples are samples of; the size of a batch is no part of it.
-    fn identity(&self, args: &Sample, towards: &Value) -> Result<Value> {
+    fn identity(&self) -> Result<Value> {
         Ok(json!({
             "run": self.run.record()["weights_sha256"],
             "process": self.run.preset.process,
             "sampler": self.recipe.config,
             "times": self.recipe.grid()?.times(),
-            "towards": towards,
+            "towards": self.towards,
             "made_of": edit::fingerprint(self.recipe.known, &self.recipe.start)?,
             "measured": self.recipe.calibration.map(Calibration::summary),
-            "seed": args.seed,
+            "seed": self.seed,
             "samples": self.wanted,
         }))
     }

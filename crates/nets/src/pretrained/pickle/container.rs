@@ -6,6 +6,8 @@
 //! NAME/data/KEY      a storage                        for each key: its count, 8 bytes, and its bytes
 //! NAME/byteorder     "little"
 //! ```
+//!
+//! TorchScript's archive is the first with code beside it, which may be compressed, and is not looked at.
 
 use std::collections::HashMap;
 use std::io::{Cursor, Read};
@@ -41,6 +43,9 @@ fn read_archive(file: &Arc<Vec<u8>>) -> Result<Value> {
     for index in 0..archive.len() {
         let mut entry = archive.by_index(index).map_err(|error| damaged(&error))?;
         let name = String::from_utf8_lossy(entry.name_raw()).into_owned();
+        if name.split('/').nth(1) == Some("code") {
+            continue;
+        }
         if entry.compression() != CompressionMethod::Stored || entry.encrypted() {
             return Err(refused(format!("zip archive: {name:?} is compressed, which torch never does")));
         }

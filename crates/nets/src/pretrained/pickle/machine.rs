@@ -28,16 +28,25 @@ pub(super) enum Global {
     Tensor,
     Parameter,
     Size,
+    /// A class of TorchScript, whose code is not looked at.
+    Module,
+    /// TorchScript's lists of one type.
+    List,
     Storage(DType),
 }
 
 impl Global {
     fn of(module: &str, name: &str) -> Option<Self> {
         Some(match (module, name) {
+            (module, _) if module == "__torch__" || module.starts_with("__torch__.") => Self::Module,
             ("collections", "OrderedDict") => Self::OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor") => Self::Tensor,
             ("torch._utils", "_rebuild_parameter") => Self::Parameter,
             ("torch", "Size") => Self::Size,
+            (
+                "torch.jit._pickle",
+                "build_intlist" | "build_doublelist" | "build_boollist" | "build_tensorlist",
+            ) => Self::List,
             ("torch", storage) => Self::Storage(match storage.strip_suffix("Storage")? {
                 "Double" => DType::F64,
                 "Float" => DType::F32,
@@ -72,6 +81,7 @@ pub(super) enum Node {
     List(Vec<Id>),
     Tuple(Vec<Id>),
     Dict(Vec<(Id, Id)>),
+    Object(Vec<(Id, Id)>),
     Global(Global),
     Storage(Storage),
     Tensor(Id, Claims),
@@ -138,14 +148,8 @@ impl<'a> Machine<'a> {
             b'c' | 0x93 => self.global(op)?,
             b'Q' => self.persistent()?,
             b'R' => self.call()?,
-            // An object's attributes: those of an ordered dictionary are of no interest.
-            b'b' => {
-                self.pop()?;
-                let target = self.top()?;
-                if !matches!(self.nodes[target], Node::Dict(_)) {
-                    return Err("attributes are set on what has none".into());
-                }
-            }
+            0x81 => self.object()?,
+            b'b' => self.attributes()?,
             b']' | b'l' | b')' | b't' | 0x85 | 0x86 | 0x87 | b'}' | b'd' => self.container(op)?,
             b'a' | b'e' | b's' | b'u' => self.fill(op)?,
             _ => {
@@ -287,6 +291,7 @@ impl<'a> Machine<'a> {
         match (name, arguments.as_slice()) {
             (Global::OrderedDict, []) => self.push(Node::Dict(Vec::new())),
             (Global::Size, &[id]) if matches!(self.nodes[id], Node::Tuple(_)) => self.stack.push(id),
+            (Global::List, &[id]) if matches!(self.nodes[id], Node::List(_)) => self.stack.push(id),
             (Global::Parameter, &[id, ..]) if matches!(self.nodes[id], Node::Tensor(..)) => {
                 self.stack.push(id)
             }
@@ -298,6 +303,33 @@ impl<'a> Machine<'a> {
                 self.push(Node::Tensor(storage, claims));
             }
             _ => return Err(wrong()),
+        }
+        Ok(())
+    }
+
+    /// A module of TorchScript, without attributes yet.
+    fn object(&mut self) -> Result<(), String> {
+        let (arguments, name) = (self.pop()?, self.pop()?);
+        match (&self.nodes[arguments], &self.nodes[name]) {
+            (Node::Tuple(none), Node::Global(Global::Module)) if none.is_empty() => {
+                self.push(Node::Object(Vec::new()));
+                Ok(())
+            }
+            _ => Err("an object of another kind than TorchScript's modules".into()),
+        }
+    }
+
+    /// An object's attributes: those of an ordered dictionary are of no interest.
+    fn attributes(&mut self) -> Result<(), String> {
+        let (state, target) = (self.pop()?, self.top()?);
+        let entries = match &self.nodes[state] {
+            Node::Dict(entries) => entries.clone(),
+            _ => Vec::new(),
+        };
+        match &mut self.nodes[target] {
+            Node::Object(attributes) if attributes.is_empty() => *attributes = entries,
+            Node::Dict(_) => {}
+            _ => return Err("attributes are set on what has none".into()),
         }
         Ok(())
     }

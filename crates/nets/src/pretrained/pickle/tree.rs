@@ -34,20 +34,8 @@ impl Unfolding<'_> {
             Node::Leaf(value) => value.clone(),
             Node::List(items) => Value::List(self.values(items, depth)?),
             Node::Tuple(items) => Value::Tuple(self.values(items, depth)?),
-            Node::Dict(entries) => {
-                let mut keys = BTreeSet::new();
-                let mut dict = Vec::new();
-                for &(key, value) in entries {
-                    let (key, value) = (self.value(key, depth + 1)?, self.value(value, depth + 1)?);
-                    if let Value::Text(text) = &key
-                        && !keys.insert(text.clone())
-                    {
-                        return Err(refused(format!("the key {text:?} stands twice in a dict")));
-                    }
-                    dict.push((key, value));
-                }
-                Value::Dict(dict)
-            }
+            Node::Dict(entries) => Value::Dict(self.entries(entries, depth)?),
+            Node::Object(entries) => Value::Module(self.entries(entries, depth)?),
             Node::Tensor(storage, claims) => {
                 let Node::Storage(storage) = &nodes[*storage] else {
                     return Err(refused("a tensor without a storage"));
@@ -62,6 +50,21 @@ impl Unfolding<'_> {
                 return Err(refused(format!("the bare storage {:?}, where data was expected", storage.key)));
             }
         })
+    }
+
+    fn entries(&mut self, entries: &[(Id, Id)], depth: usize) -> Result<Vec<(Value, Value)>> {
+        let mut keys = BTreeSet::new();
+        let mut unfolded = Vec::new();
+        for &(key, value) in entries {
+            let (key, value) = (self.value(key, depth + 1)?, self.value(value, depth + 1)?);
+            if let Value::Text(text) = &key
+                && !keys.insert(text.clone())
+            {
+                return Err(refused(format!("the key {text:?} stands twice in a dict")));
+            }
+            unfolded.push((key, value));
+        }
+        Ok(unfolded)
     }
 
     fn values(&mut self, items: &[Id], depth: usize) -> Result<Vec<Value>> {

@@ -1,0 +1,163 @@
+//! What is measured: samples of a run, drawn for the purpose, or pictures that are there.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use crate::build::data::IMAGE_SETS;
+use crate::calibration;
+use crate::cli::EvalFid;
+use crate::command::sample::{Guided, Work, guidance_record, guided_field, merge};
+use crate::config::Source;
+use crate::device;
+use crate::exit::Failure;
+use crate::gallery::Gallery;
+use crate::output::Output;
+use crate::run::{Run, locate};
+use crate::sampling::{Drawn, Recipe};
+use crate::stash::Stash;
+
+/// Samples of a run, if nothing else was asked for.
+const SAMPLES: usize = 50_000;
+
+/// One side of a comparison.
+pub struct Subject {
+    /// What it is called.
+    pub name: String,
+    kind: Kind,
+    record: Value,
+}
+
+enum Kind {
+    Pictures(Option<Gallery>, usize),
+    Run(Box<Run>, usize, Option<Stash>),
+}
+
+impl Subject {
+    /// Finds it; samples are drawn later.
+    pub fn open(args: &EvalFid, output: Output) -> Result<Self> {
+        let named = args.source.as_deref();
+        let is_set = named.is_some_and(|s| IMAGE_SETS.contains(&s.split(':').next().unwrap_or(s)));
+        let run = if is_set { None } else { locate(named.map(Path::new)).ok() };
+        match (named, run) {
+            (Some(source), None) => {
+                let gallery = Gallery::open(source, args.n, &args.features, output)?;
+                let split = gallery.split.map(|split| split.name());
+                let record = json!({ "source": gallery.name, "split": split, "pictures_sha256": gallery.identity()?["sha256"] });
+                let len = gallery.len();
+                Ok(Self { name: source.into(), kind: Kind::Pictures(Some(gallery), len), record })
+            }
+            (named, _) => {
+                let device = device::select(&args.features.device.name, output)?;
+                let (path, weights) = (named.map(Path::new), args.weights.as_deref());
+                let run = Run::open(path, weights, &args.sets, |s| configure(args, s), &device, output)?;
+                if run.image_levels().is_none() || run.shape.len() != 3 {
+                    let text = format!(
+                        "{}: its samples of shape {:?} are no pictures; `eval` compares points",
+                        run.path.display(),
+                        run.shape
+                    );
+                    return Err(Failure::Usage(text).into());
+                }
+                let (name, record) = (run.path.display().to_string(), run.record());
+                Ok(Self { name, kind: Kind::Run(Box::new(run), args.n.unwrap_or(SAMPLES), None), record })
+            }
+        }
+    }
+
+    /// The number of its pictures.
+    pub fn len(&self) -> usize {
+        match self.kind {
+            Kind::Pictures(_, n) | Kind::Run(_, n, _) => n,
+        }
+    }
+
+    /// Its pictures; those of a run are drawn now.
+    pub fn gallery(&mut self, args: &EvalFid, output: Output) -> Result<Gallery> {
+        match &mut self.kind {
+            Kind::Pictures(gallery, _) => {
+                gallery.take().ok_or_else(|| Failure::Usage("the pictures were taken already".into()).into())
+            }
+            Kind::Run(run, n, kept) => {
+                let (stash, record) = draw(run, *n, args, output)?;
+                let gallery =
+                    Gallery::of_levels(&run.path.display().to_string(), &stash.rows()?, run.encoding)?;
+                *kept = Some(stash);
+                merge(&mut self.record, record);
+                Ok(gallery)
+            }
+        }
+    }
+
+    /// What a record says of it.
+    pub fn record(&self) -> Value {
+        self.record.clone()
+    }
+
+    /// What it is called once it is measured.
+    pub fn describe(&self) -> String {
+        match &self.kind {
+            Kind::Pictures(_, n) => format!("{n} pictures of {}", self.name),
+            Kind::Run(run, n, _) => {
+                let nfe = &self.record["nfe"];
+                format!(
+                    "{n} samples of {} ({}, {nfe} network calls each)",
+                    self.name, run.preset.sampler.name
+                )
+            }
+        }
+    }
+
+    /// Where its record belongs.
+    pub fn place(&self) -> Option<PathBuf> {
+        let Kind::Run(run, ..) = &self.kind else { return None };
+        let sampler = &run.preset.sampler;
+        Some(run.path.join("records").join(format!("fid-{}-{}.json", sampler.name, sampler.steps)))
+    }
+
+    /// Removes samples that were drawn for it.
+    pub fn remove(&mut self) -> Result<()> {
+        match &mut self.kind {
+            Kind::Run(_, _, stash) => stash.take().map_or(Ok(()), Stash::remove),
+            Kind::Pictures(..) => Ok(()),
+        }
+    }
+}
+
+/// The options that stand for settings of the section `sampler`.
+fn configure(args: &EvalFid, source: &mut Source) {
+    if let Some(name) = &args.sampler {
+        source.put("sampler", "name", name.clone());
+    }
+    if let Some(steps) = args.steps {
+        source.put("sampler", "steps", steps as i64);
+    }
+}
+
+/// Draws samples, and tells what they cost.
+fn draw(run: &Run, n: usize, args: &EvalFid, output: Output) -> Result<(Stash, Value)> {
+    let wanted: Vec<u32> = (0..n as u32).collect();
+    let Guided { field, labels } = guided_field(run, &args.guide, &wanted)?;
+    let recipe = Recipe::new(run.sde.as_ref(), &run.preset.sampler, None);
+    let calibration = calibration::of_run(run, &recipe, output)?;
+    let recipe = Recipe { calibration: calibration.as_ref(), ..recipe };
+    let towards = json!({ "guidance": guidance_record(&args.guide, labels.as_deref()) });
+    let sampler = &run.preset.sampler;
+    let out = run.path.join("samples").join(format!("fid-{}-{}", sampler.name, sampler.steps));
+    let work = Work {
+        run,
+        recipe: &recipe,
+        field: field.as_ref(),
+        wanted: &wanted,
+        seed: args.seed,
+        batch: args.batch,
+        towards: &towards,
+    };
+    let stash = work.draw(&out, output)?;
+    let drawn = Drawn { x: stash.block(0..0)?, nfe: stash.nfe().to_vec() };
+    let mut record =
+        json!({ "sampler": sampler, "times": recipe.grid()?.times(), "nfe": drawn.nfe_record() });
+    merge(&mut record, towards);
+    Ok((stash, record))
+}

@@ -1,0 +1,157 @@
+//! Features of pictures: computed once, kept in f32 on the disk while they are needed, so that work that is cut off goes on where it
+//! stood, and no more than a block of them is in memory unless a metric wants them all.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use anyhow::Result;
+use candle_core::Tensor;
+use sde_eval::inception::{
+    INCEPTION, Inception, InceptionFeatures, InceptionInput, InceptionLayer, InputRange,
+};
+use sde_eval::{FeatureNetwork, FeatureSet, FeatureSpace, GroupedMoments, Moments};
+use sde_train::hash::sha256;
+use serde_json::json;
+
+use crate::build::sampler::unknown;
+use crate::cli::FeatureArgs;
+use crate::device;
+use crate::exit::Failure;
+use crate::gallery::Gallery;
+use crate::inception;
+use crate::output::Output;
+use crate::run::ROOT;
+use crate::signals;
+use crate::stash::{Entries, Stash};
+
+/// Features read together.
+const BLOCK: usize = 1024;
+const LAYERS: &[&str] = &["64", "192", "768", "2048", "spatial"];
+
+/// The network of the options.
+pub fn network(args: &FeatureArgs, output: Output) -> Result<InceptionFeatures> {
+    if !LAYERS.contains(&args.dims.as_str()) {
+        return Err(unknown("layer of features", &args.dims, LAYERS).into());
+    }
+    let range = match args.range.as_str() {
+        "pytorch" => InputRange::Symmetric,
+        "tf" => InputRange::Tf,
+        other => return Err(unknown("input range", other, &["pytorch", "tf"]).into()),
+    };
+    let input = InceptionInput { resize: args.resize.parse()?, range };
+    let device = device::select(&args.device.name, output)?;
+    let found = inception::locate(args.weights.as_deref(), args.other_weights)?;
+    let network = Inception::new(&found.weights, &device)?;
+    Ok(InceptionFeatures::new(network, &found.sha256, args.dims.parse::<InceptionLayer>()?, input)?)
+}
+
+/// Features of some pictures.
+pub struct Features {
+    stash: Stash,
+    space: FeatureSpace,
+    dim: usize,
+    /// Of what.
+    pub source: String,
+    /// Of which part of it.
+    pub split: String,
+}
+
+/// Where features of this name are kept while they are needed.
+fn place(identity: &serde_json::Value) -> PathBuf {
+    let hash = sha256(identity.to_string().as_bytes());
+    Path::new(ROOT).join("features").join(&hash[..16])
+}
+
+impl Features {
+    /// Computes the features of all pictures, `batch` at a time; goes on where an earlier call was cut off.
+    pub fn of(network: &dyn FeatureNetwork, gallery: &Gallery, batch: usize, output: Output) -> Result<Self> {
+        let mut identity = gallery.identity()?;
+        identity["space"] = json!(network.space());
+        let stash = Stash::open(&place(&identity), &identity, Entries::Single, &[network.dim()])?;
+        let mut features = Self {
+            stash,
+            space: network.space().clone(),
+            dim: network.dim(),
+            source: gallery.name.clone(),
+            split: gallery.split.map_or("", |split| split.name()).into(),
+        };
+        features.complete(network, gallery, batch, output)?;
+        Ok(features)
+    }
+
+    fn complete(
+        &mut self,
+        network: &dyn FeatureNetwork,
+        gallery: &Gallery,
+        batch: usize,
+        output: Output,
+    ) -> Result<()> {
+        let (there, n) = (self.stash.len(), gallery.len());
+        if (1..n).contains(&there) {
+            output.say(format!("{}: going on after {there} of {n} features", gallery.name));
+        }
+        let stop = signals::stop_flag()?;
+        let bar = output.bar(n as u64, "features");
+        for first in (there..n).step_by(batch) {
+            bar.set_position(first as u64);
+            if stop.load(Ordering::Relaxed) {
+                bar.finish_and_clear();
+                let text = format!("{first} of {n} features are safe; the same command goes on");
+                return Err(Failure::Stopped(text).into());
+            }
+            let blocks = gallery.block(first..n.min(first + batch))?;
+            let found =
+                blocks.iter().map(|images| network.features(images)).collect::<Result<Vec<_>, _>>()?;
+            self.stash.append(&Tensor::cat(&found, 0)?, &[])?;
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// What they are features of.
+    pub fn space(&self) -> &FeatureSpace {
+        &self.space
+    }
+
+    /// Their number.
+    pub fn len(&self) -> usize {
+        self.stash.len()
+    }
+
+    fn each_block(&self, mut take: impl FnMut(&Tensor) -> sde_eval::Result<()>) -> Result<()> {
+        for first in (0..self.len()).step_by(BLOCK) {
+            take(&self.stash.block(first..self.len().min(first + BLOCK))?)?;
+        }
+        Ok(())
+    }
+
+    /// Their moments.
+    pub fn moments(&self) -> Result<Moments> {
+        let mut moments = Moments::new(self.dim);
+        self.each_block(|block| moments.push(block))?;
+        Ok(moments)
+    }
+
+    /// The moments of disjoint groups of them.
+    pub fn grouped(&self, groups: usize) -> Result<GroupedMoments> {
+        let mut moments = GroupedMoments::new(self.dim, groups)?;
+        self.each_block(|block| moments.push(block))?;
+        Ok(moments)
+    }
+
+    /// All of them in memory.
+    pub fn kept(&self) -> Result<FeatureSet> {
+        Ok(FeatureSet::new(self.space.clone(), &self.stash.rows()?)?)
+    }
+
+    /// Removes them from the disk, once what was wanted of them stands elsewhere.
+    pub fn remove(self) -> Result<()> {
+        self.stash.remove()
+    }
+}
+
+/// The space in words.
+pub fn words(space: &FeatureSpace) -> String {
+    let name = if space.network == INCEPTION { "Inception" } else { &space.network };
+    format!("{name} {}, {}, {}", space.layer, space.resize, space.range)
+}
