@@ -46,10 +46,10 @@ impl Output {
     }
 }
 
-/// A record with the command line that made it.
+/// A record with the command line that made it; a preset is none.
 fn stamped(record: &Value) -> Value {
     let mut record = record.clone();
-    if let Some(keys) = record.as_object_mut() {
+    if let Some(keys) = record.as_object_mut().filter(|keys| keys.contains_key("command")) {
         keys.insert("command_line".into(), command_line().into());
     }
     record
