@@ -2,6 +2,7 @@
 
 mod bench;
 mod eval;
+mod compare;
 mod eval_score;
 mod fid;
 mod results;
@@ -15,6 +16,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use bench::{Bench, BenchSample, BenchSampler, BenchStep, BenchTrain, Measuring, Mlp, Ops, Suite, Unet};
 pub use eval::Eval;
+pub use compare::Compare;
 pub use eval_score::EvalScore;
 pub use fid::{EvalFid, FeatureArgs, FidStats};
 pub use results::Results;
@@ -71,6 +73,8 @@ pub enum Command {
     EvalFid(Box<EvalFid>),
     /// Mean and covariance of the features of pictures, as a file that others read, too
     FidStats(FidStats),
+    /// Put what was measured of runs side by side, and say which differences are more than chance
+    Compare(Compare),
     /// Time this project against PyTorch, and samplers against each other
     Bench(Bench),
     /// Make a run from weights of diffusers or score_sde, or from a file of `export`

@@ -1,6 +1,7 @@
 //! The commands.
 
 mod bench;
+mod compare;
 mod demo;
 mod eval;
 mod eval_fid;
@@ -34,6 +35,7 @@ pub fn run(command: Command, output: Output) -> Result<()> {
         Command::EvalScore(args) => eval_score::run(&args, output),
         Command::FidStats(args) => fid_stats::run(&args, output),
         Command::EvalFid(args) => eval_fid::run(&args, output),
+        Command::Compare(args) => compare::run(&args, output),
         Command::Bench(args) => bench::run(&args, output),
         Command::Import(args) => import::run(&args, output),
         Command::Export(args) => export::run(&args, output),

@@ -2,6 +2,7 @@
 
 mod bench;
 mod commands;
+mod compare;
 mod eval_score;
 mod events;
 mod exit_codes;
