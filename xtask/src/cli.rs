@@ -1,8 +1,8 @@
 //! The command line.
 
 mod bench;
-mod eval;
 mod compare;
+mod eval;
 mod eval_score;
 mod fid;
 mod results;
@@ -15,8 +15,8 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 pub use bench::{Bench, BenchSample, BenchSampler, BenchStep, BenchTrain, Measuring, Mlp, Ops, Suite, Unet};
+pub use compare::{Compare, Report};
 pub use eval::Eval;
-pub use compare::Compare;
 pub use eval_score::EvalScore;
 pub use fid::{EvalFid, FeatureArgs, FidStats};
 pub use results::Results;
@@ -75,6 +75,8 @@ pub enum Command {
     FidStats(FidStats),
     /// Put what was measured of runs side by side, and say which differences are more than chance
     Compare(Compare),
+    /// Write a run as one page of HTML: curves, samples, likelihood, score, samplers, configuration, records
+    Report(Report),
     /// Time this project against PyTorch, and samplers against each other
     Bench(Bench),
     /// Make a run from weights of diffusers or score_sde, or from a file of `export`

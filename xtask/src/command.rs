@@ -12,6 +12,7 @@ mod fid_stats;
 mod import;
 mod plane;
 mod presets;
+mod report;
 mod results;
 mod sample;
 mod samplers;
@@ -36,6 +37,7 @@ pub fn run(command: Command, output: Output) -> Result<()> {
         Command::FidStats(args) => fid_stats::run(&args, output),
         Command::EvalFid(args) => eval_fid::run(&args, output),
         Command::Compare(args) => compare::run(&args, output),
+        Command::Report(args) => report::run(&args, output),
         Command::Bench(args) => bench::run(&args, output),
         Command::Import(args) => import::run(&args, output),
         Command::Export(args) => export::run(&args, output),

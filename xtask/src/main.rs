@@ -22,6 +22,7 @@ mod pictures;
 mod plot;
 mod provenance;
 mod records;
+mod report;
 mod run;
 mod sampling;
 mod signals;

@@ -17,6 +17,10 @@ pub struct LossPoint {
     pub train: f64,
     /// Held-out loss.
     pub held_out: Option<f64>,
+    /// Norm of the gradients before clipping.
+    pub gradient_norm: Option<f64>,
+    /// The learning rate.
+    pub learning_rate: Option<f64>,
 }
 
 /// Reads a run's log.
@@ -26,7 +30,13 @@ pub fn read_log(path: &Path) -> Result<Vec<LossPoint>> {
     let point = |line: &str| {
         let value: serde_json::Value = serde_json::from_str(line).ok()?;
         let number = |key: &str| value.get(key).and_then(serde_json::Value::as_f64);
-        Some(LossPoint { step: number("step")?, train: number("loss")?, held_out: number("held_out_loss") })
+        Some(LossPoint {
+            step: number("step")?,
+            train: number("loss")?,
+            held_out: number("held_out_loss"),
+            gradient_norm: number("gradient_norm"),
+            learning_rate: number("learning_rate"),
+        })
     };
     // A line torn by a crash is no point.
     Ok(text.lines().filter_map(point).collect())
@@ -57,7 +67,7 @@ pub fn loss_curve(points: &[LossPoint], title: &str, path: &Path) -> Result<()> 
 }
 
 /// Colours that can be told apart on white.
-const COLOURS: [RGBColor; 10] = [
+pub const COLOURS: [RGBColor; 10] = [
     RGBColor(38, 84, 163),
     RGBColor(204, 84, 40),
     RGBColor(46, 125, 50),

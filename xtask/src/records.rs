@@ -56,7 +56,8 @@ const SETTINGS: [&str; 25] = [
     "reference",
     "reference_sha256",
     "reference_n",
-    "kernel", "squares",
+    "kernel",
+    "squares",
 ];
 
 /// A run's directory with everything that is told in it.

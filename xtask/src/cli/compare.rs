@@ -16,3 +16,15 @@ pub struct Compare {
     #[arg(long)]
     pub markdown: bool,
 }
+
+#[derive(Debug, Args)]
+pub struct Report {
+    /// The run's directory [default: the newest under checkpoints/]
+    pub run: Option<PathBuf>,
+    /// The page [default: report.html in the run's directory]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// A record of `bench sampler --out`, beside those in the run's records; may be given many times
+    #[arg(long, value_name = "FILE")]
+    pub bench: Vec<PathBuf>,
+}

@@ -1,4 +1,4 @@
-//! A chart of lines or bars with linear or logarithmic axes, as SVG.
+//! A chart of lines or bars with linear or logarithmic axes, as SVG: on white in a file, in the colours around it in a page.
 
 use std::path::Path;
 
@@ -8,7 +8,9 @@ use plotters::prelude::*;
 
 use super::COLOURS;
 
+/// Of a file, and of a page, where it is one of two beside each other.
 const SIZE: (u32, u32) = (760, 420);
+const IN_PAGE: (u32, u32) = (560, 330);
 
 /// An axis.
 #[derive(Debug, Clone)]
@@ -42,7 +44,11 @@ impl Axis {
         if size != 0.0 && !(1e-3..1e5).contains(&size) {
             return format!("{value:.0e}");
         }
-        let digits = if size >= 100.0 || size == 0.0 { 0 } else { 3 };
+        if size == 0.0 {
+            return "0".into();
+        }
+        // Three digits that matter, and no zeros behind them.
+        let digits = (2 - size.log10().floor() as i32).clamp(0, 6) as usize;
         let text = format!("{value:.digits$}");
         if digits == 0 { text } else { text.trim_end_matches('0').trim_end_matches('.').to_owned() }
     }
@@ -157,8 +163,19 @@ impl Chart {
     /// Writes the chart on white.
     pub fn save(&self, path: &Path) -> Result<()> {
         let mut text = String::new();
-        self.draw(&mut text, Some(WHITE))?;
+        self.draw(&mut text, SIZE, Some(WHITE))?;
         crate::output::write(path, text.as_bytes())
+    }
+
+    /// The chart for inside a page: on nothing, of any width, black being the colour of the text around it, without title and
+    /// legend.
+    pub fn themed(&self) -> Result<String> {
+        let mut text = String::new();
+        Self { title: String::new(), ..self.clone() }.draw(&mut text, IN_PAGE, None)?;
+        let size = format!("<svg width=\"{}\" height=\"{}\" ", IN_PAGE.0, IN_PAGE.1);
+        let text = text.replacen(&size, "<svg role=\"img\" ", 1);
+        let text = text.replace(" xmlns=\"http://www.w3.org/2000/svg\"", "");
+        Ok(text.replace("\"#000000\"", "\"currentColor\""))
     }
 
     /// Whether there is anything to draw.
@@ -176,7 +193,7 @@ impl Chart {
         })
     }
 
-    fn draw(&self, into: &mut String, ground: Option<RGBColor>) -> Result<()> {
+    fn draw(&self, into: &mut String, size: (u32, u32), ground: Option<RGBColor>) -> Result<()> {
         let failed = |e: &dyn std::fmt::Display| anyhow!("cannot draw \"{}\": {e}", self.title);
         let all = || self.series.iter().flat_map(|series| self.places(series));
         let bars = self.series.iter().any(|series| series.mark == Mark::Bars);
@@ -187,7 +204,7 @@ impl Chart {
         else {
             return Err(failed(&"there is nothing to draw"));
         };
-        let area = SVGBackend::with_string(into, SIZE).into_drawing_area();
+        let area = SVGBackend::with_string(into, size).into_drawing_area();
         if let Some(colour) = ground {
             area.fill(&colour).map_err(|e| failed(&e))?;
         }
@@ -204,7 +221,8 @@ impl Chart {
             .bold_line_style(RGBColor(128, 128, 128).mix(0.25))
             .light_line_style(TRANSPARENT)
             .axis_style(RGBColor(128, 128, 128))
-            .label_style(("sans-serif", 14))
+            .label_style(("sans-serif", 15))
+            .axis_desc_style(("sans-serif", 15))
             .draw()
             .map_err(|e| failed(&e))?;
         for (i, series) in self.series.iter().enumerate() {
@@ -220,8 +238,8 @@ impl Chart {
                 continue;
             }
             let line = LineSeries::new(points.iter().map(|&(x, y, _)| (x, y)), colour.stroke_width(2));
-            let size = if series.mark == Mark::Dots { 3 } else { 0 };
-            let drawn = chart.draw_series(line.point_size(size)).map_err(|e| failed(&e))?;
+            let dot = if series.mark == Mark::Dots { 3 } else { 0 };
+            let drawn = chart.draw_series(line.point_size(dot)).map_err(|e| failed(&e))?;
             if self.series.len() > 1 || !series.name.is_empty() {
                 drawn
                     .label(&series.name)
@@ -231,7 +249,9 @@ impl Chart {
             let bars = bars.map(|&(x, _, [low, high])| PathElement::new([(x, low), (x, high)], colour));
             chart.draw_series(bars).map_err(|e| failed(&e))?;
         }
-        if self.series.len() > 1 || self.series.iter().any(|series| !series.name.is_empty()) {
+        let named = self.series.len() > 1 || self.series.iter().any(|series| !series.name.is_empty());
+        // A page has its own legend.
+        if named && ground.is_some() {
             chart
                 .configure_series_labels()
                 .position(emptiest(&all().map(|(x, y, _)| (x, y)).collect::<Vec<_>>()))

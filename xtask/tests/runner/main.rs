@@ -10,5 +10,6 @@ mod fid;
 mod import;
 mod mishaps;
 mod oracle;
+mod report;
 mod resume;
 mod support;
