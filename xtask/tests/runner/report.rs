@@ -235,6 +235,7 @@ fn browser() -> Option<PathBuf> {
 
 /// In a browser, if there is one: the sections are there, and what would have been a script is text.
 #[test]
+#[expect(clippy::print_stderr, reason = "a test that is passed over says so")]
 fn a_browser_opens_it() {
     let Some(browser) = browser() else {
         eprintln!("no chromium, chromium-browser or google-chrome on PATH: the page is not opened");
