@@ -7,7 +7,7 @@ pub use chart::{Axis, Chart, Mark, Series};
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
-use plotters::prelude::*;
+use plotters::style::RGBColor;
 
 /// One line of a log: the step, the training loss, the held-out loss if it was measured.
 pub struct LossPoint {
@@ -90,47 +90,11 @@ pub struct Curve {
 
 /// Draws errors against network calls, both axes logarithmic.
 pub fn error_curves(curves: &[Curve], title: &str, path: &Path) -> Result<()> {
-    let failed = |e: DrawingAreaErrorKind<std::io::Error>| anyhow!("cannot draw {}: {e}", path.display());
-    let all = || curves.iter().flat_map(|curve| &curve.points);
-    let extent = |pick: fn(&(f64, f64)) -> f64| {
-        all().map(pick).fold((f64::INFINITY, 0.0_f64), |(low, high), v| (low.min(v), high.max(v)))
+    let series = |curve: &Curve| Series {
+        name: curve.name.into(),
+        points: curve.points.iter().map(|&(x, y)| (x, y, 0.0)).collect(),
+        mark: Mark::Dots,
     };
-    let ((left, right), (low, high)) = (extent(|p| p.0), extent(|p| p.1));
-    if right <= left || high <= 0.0 {
-        return Err(anyhow!("cannot draw {}: there are no two points to join", path.display()));
-    }
-    let area = SVGBackend::new(path, (860, 520)).into_drawing_area();
-    area.fill(&WHITE).map_err(failed)?;
-    let mut chart = ChartBuilder::on(&area)
-        .caption(title, ("sans-serif", 18))
-        .margin(12)
-        .x_label_area_size(42)
-        .y_label_area_size(66)
-        .build_cartesian_2d((left..right).log_scale(), (0.8 * low..1.25 * high).log_scale())
-        .map_err(failed)?;
-    chart
-        .configure_mesh()
-        .x_desc("network calls")
-        .y_desc("root-mean-square error")
-        .x_label_formatter(&|x| format!("{x:.0}"))
-        .y_label_formatter(&|y| format!("{y:.0e}"))
-        .light_line_style(WHITE)
-        .draw()
-        .map_err(failed)?;
-    for (i, curve) in curves.iter().enumerate() {
-        let colour = COLOURS[i % COLOURS.len()];
-        chart
-            .draw_series(LineSeries::new(curve.points.iter().copied(), colour.stroke_width(2)).point_size(3))
-            .map_err(failed)?
-            .label(curve.name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
-    }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerLeft)
-        .border_style(BLACK.mix(0.2))
-        .background_style(WHITE.mix(0.85))
-        .draw()
-        .map_err(failed)?;
-    area.present().map_err(failed)
+    let (x, y) = (Axis::log("network calls"), Axis::log("root mean square error"));
+    Chart { title: title.into(), x, y, series: curves.iter().map(series).collect() }.save(path)
 }

@@ -187,6 +187,27 @@ fn beside(map: &Map<String, Value>, key: &str, value: f64, name: String) -> Opti
     })
 }
 
+/// The negative log density of each example, averaged over its repeats, from a csv with the columns `index` and `log_density`.
+pub fn per_example(text: &str) -> BTreeMap<u64, f64> {
+    let mut lines = text.lines();
+    let head: Vec<&str> = lines.next().unwrap_or_default().split(',').collect();
+    let column = |name: &str| head.iter().position(|cell| *cell == name);
+    let (Some(index), Some(density)) = (column("index"), column("log_density")) else {
+        return BTreeMap::new();
+    };
+    let mut sums: BTreeMap<u64, (f64, f64)> = BTreeMap::new();
+    for line in lines {
+        let cells: Vec<&str> = line.split(',').collect();
+        let example = cells.get(index).and_then(|cell| cell.parse().ok());
+        let value = cells.get(density).and_then(|cell| cell.parse::<f64>().ok()).filter(|v| v.is_finite());
+        if let Some((example, value)) = example.zip(value) {
+            let sum = sums.entry(example).or_insert((0.0, 0.0));
+            *sum = (sum.0 - value, sum.1 + 1.0);
+        }
+    }
+    sums.into_iter().map(|(example, (sum, n))| (example, sum / n)).collect()
+}
+
 /// The settings a record was measured under.
 pub fn settings(record: &Value) -> BTreeMap<&str, &Value> {
     let known = SETTINGS.iter().filter_map(|key| Some((*key, record.get(key)?)));
@@ -197,6 +218,13 @@ pub fn settings(record: &Value) -> BTreeMap<&str, &Value> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn repeats_of_an_example_are_averaged() {
+        let text = "index,repeat,log_density,nfe\n4,0,1.0,9\n4,1,2.0,9\n7,0,,9\n8,0,-3,9\n";
+        assert_eq!(per_example(text), BTreeMap::from([(4, -1.5), (8, 3.0)]));
+        assert!(per_example("a,b\n1,2\n").is_empty());
+    }
 
     #[test]
     fn numbers_are_found_with_their_errors() {

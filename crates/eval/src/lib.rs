@@ -3,7 +3,8 @@
 //! [`nll()`] measures the likelihood of a data set under a model by its probability flow ([`Likelihood`]);
 //! [`Gaussian`] is the baseline for it; [`DensityMap`] shows the density of a model of the plane;
 //! [`SlicedWasserstein`] and [`mmd()`] compare two samples. [`fid`], [`Extrapolation`] and [`kid`] compare features of images, of a
-//! published network or of your own ([`FeatureNetwork`]); [`Statistics`] keeps them in a file.
+//! published network or of your own ([`FeatureNetwork`]); [`Statistics`] keeps them in a file. [`score`] judges a
+//! score by itself: its loss, the equation it should solve, its asymmetry, its paths.
 //!
 //! ```
 //! use candle_core::{Device, Tensor};

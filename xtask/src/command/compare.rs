@@ -1,12 +1,13 @@
 //! `compare`: what was measured of several runs, side by side, with the differences from the first and whether they are more than chance.
 //!
-//! `z = Δ / √(e₁² + e₂²)`, two-sided `p = erfc(|z|/√2)`. The errors are taken as independent; where two runs were measured on the same
-//! examples theirs are not, and p is then rather too large.
+//! `z = Δ / e`, two-sided `p = erfc(|z|/√2)`. Likelihoods of the same examples are compared example by example, and e is the standard error of
+//! the mean difference; of everything else `e = √(e₁² + e₂²)`, as if the errors were independent. Where they are not, p is rather too large.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
+use sde_eval::Estimate;
 use serde_json::{Value, json};
 
 use crate::cli::Compare;
@@ -14,7 +15,7 @@ use crate::exit::Failure;
 use crate::figures::{aligned, number, with_error};
 use crate::output::Output;
 use crate::provenance::revision;
-use crate::records::{Metric, Records, metrics, settings};
+use crate::records::{Metric, Records, metrics, per_example, settings};
 
 /// A measured number of every run that has it.
 struct Row {
@@ -37,6 +38,8 @@ enum Difference {
         value: f64,
         /// Unknown unless both errors are.
         standard_error: Option<f64>,
+        /// Whether it is that of differences of the same examples.
+        paired: bool,
     },
 }
 
@@ -147,8 +150,35 @@ fn difference(
     if !apart.is_empty() {
         return Difference::NotComparable(apart.join(", "));
     }
+    let value = b.value - a.value;
+    let paired = paired(first, other, record, &a.name, value);
     let standard_error = a.standard_error.zip(b.standard_error).map(|(a, b)| f64::hypot(a, b));
-    Difference::Found { value: b.value - a.value, standard_error: standard_error.filter(|e| *e > 0.0) }
+    let standard_error = paired.or(standard_error).filter(|e| *e > 0.0);
+    Difference::Found { value, standard_error, paired: paired.is_some() }
+}
+
+/// The standard error of the difference of two likelihoods from those of each example, if they are there for the same examples and add up
+/// to this difference.
+fn paired(first: &Records, other: &Records, record: &str, metric: &str, difference: f64) -> Option<f64> {
+    let dim = first.all[record].get("dim").and_then(Value::as_f64);
+    let scale = match metric {
+        "nats" => 1.0,
+        "bits_per_dim" => 1.0 / (dim? * std::f64::consts::LN_2),
+        _ => return None,
+    };
+    let read = |run: &Records| {
+        let text = std::fs::read_to_string(run.path.join("records").join(format!("{record}.csv"))).ok()?;
+        Some(per_example(&text))
+    };
+    let (ours, theirs) = (read(first)?, read(other)?);
+    if ours.len() < 2 || !ours.keys().eq(theirs.keys()) {
+        return None;
+    }
+    let each: Vec<f64> = ours.values().zip(theirs.values()).map(|(a, b)| scale * (b - a)).collect();
+    let found = Estimate::mean(&each).ok()?;
+    // Files of another measurement than the record's add up to something else.
+    let same = (found.value - difference).abs() <= 1e-6 * difference.abs().max(scale);
+    found.standard_error.filter(|_| same)
 }
 
 impl Row {
@@ -159,8 +189,9 @@ impl Row {
         let difference = |difference: &Difference| match difference {
             Difference::Missing => Value::Null,
             Difference::NotComparable(why) => json!({ "comparable": false, "why": why }),
-            Difference::Found { value, standard_error } => json!({
+            Difference::Found { value, standard_error, paired } => json!({
                 "comparable": true,
+                "paired": paired,
                 "difference": value,
                 "standard_error": standard_error,
                 "z": standard_error.map(|e| value / e),
@@ -183,8 +214,10 @@ impl Row {
             let (found, p) = match difference {
                 Difference::Missing => ("–".into(), String::new()),
                 Difference::NotComparable(_) => ("not comparable".into(), String::new()),
-                Difference::Found { value, standard_error: None } => (signed(number(*value)), String::new()),
-                Difference::Found { value, standard_error: Some(error) } => {
+                Difference::Found { value, standard_error: None, .. } => {
+                    (signed(number(*value)), String::new())
+                }
+                Difference::Found { value, standard_error: Some(error), .. } => {
                     (signed(with_error(*value, Some(*error))), probability(two_sided(*value, *error)))
                 }
             };
@@ -250,7 +283,7 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-const FOOT: &str = "p: two-sided, of the difference over both standard errors, taken as independent; * below 0.05, ** 0.01, *** 0.001";
+const FOOT: &str = "p: two-sided, of the difference over its standard error, by example where both have the same, else of errors taken as independent; * below 0.05, ** 0.01, *** 0.001";
 
 fn text(runs: &[Records], rows: &[Row]) -> String {
     let (letters, notes) = legend(runs, rows);

@@ -1,6 +1,5 @@
 //! What was measured, as charts: the course of the training, the likelihood of each example, the score against time.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -10,7 +9,7 @@ use super::html::{chart, note, table};
 use super::told::figure_of;
 use crate::figures::{number, with_error};
 use crate::plot::{Axis, Chart, Mark, Series, loss_chart, read_log};
-use crate::records::Records;
+use crate::records::{Records, per_example};
 
 /// Bars of a histogram at most.
 const BARS: usize = 40;
@@ -84,7 +83,7 @@ fn histogram(file: &Path, name: &str, record: &Value) -> Result<String> {
     let scale = 1.0 / (dim * std::f64::consts::LN_2);
     let bits = of("bits_per_dim").zip(of("nats")).map(|(bits, nats)| bits - nats * scale);
     let values: Vec<f64> = per_example(&text)
-        .into_iter()
+        .into_values()
         .map(|nats| bits.map_or(nats, |offset| nats * scale + offset))
         .collect();
     let unit = if bits.is_some() { "bits/dim" } else { "nats" };
@@ -110,25 +109,6 @@ fn histogram(file: &Path, name: &str, record: &Value) -> Result<String> {
         format!("mean {} {unit}, n = {}", with_error(mean, of("stderr")), values.len())
     });
     chart(&drawn, &mean)
-}
-
-/// The negative log density of each example, averaged over its repeats, from a csv with the columns `index` and `log_density`.
-fn per_example(text: &str) -> Vec<f64> {
-    let mut lines = text.lines();
-    let head: Vec<&str> = lines.next().unwrap_or_default().split(',').collect();
-    let column = |name: &str| head.iter().position(|cell| *cell == name);
-    let (Some(index), Some(density)) = (column("index"), column("log_density")) else { return Vec::new() };
-    let mut sums: BTreeMap<u64, (f64, f64)> = BTreeMap::new();
-    for line in lines {
-        let cells: Vec<&str> = line.split(',').collect();
-        let example = cells.get(index).and_then(|cell| cell.parse().ok());
-        let value = cells.get(density).and_then(|cell| cell.parse::<f64>().ok()).filter(|v| v.is_finite());
-        if let Some((example, value)) = example.zip(value) {
-            let sum = sums.entry(example).or_insert((0.0, 0.0));
-            *sum = (sum.0 - value, sum.1 + 1.0);
-        }
-    }
-    sums.into_values().map(|(sum, n)| sum / n).collect()
 }
 
 /// Loss, residual and asymmetry of the score against time, and where in the plane it is wrong.

@@ -63,6 +63,41 @@ fn differences_come_with_errors_and_probabilities() {
     );
 }
 
+/// Two runs that are far apart example by example in the same way: the spread of the examples is not that of the difference.
+#[test]
+fn the_same_examples_are_compared_one_by_one() {
+    let place = Place::new();
+    let spread = [-8.0, -4.0, 0.0, 4.0, 8.0];
+    for (run, shift) in [("a", [0.0; 5]), ("b", [0.9, 1.0, 1.1, 1.0, 1.0])] {
+        let each: Vec<f64> = spread.iter().zip(shift).map(|(s, d)| s + d).collect();
+        let mut record = nll(0.0, 0.1, "test", 5);
+        record["dim"] = json!(2);
+        record["nats"] = json!(each.iter().sum::<f64>() / 5.0);
+        record["nats_stderr"] = json!(8f64.sqrt());
+        record["bits_per_dim"] = json!(each.iter().sum::<f64>() / 5.0 / (2.0 * std::f64::consts::LN_2));
+        put(&place, run, "digits", &[("nll-test", record)]);
+        let lines = each.iter().enumerate().map(|(i, v)| format!("{i},0,{},9,finished\n", -v));
+        let text = lines.collect::<String>();
+        place.write(
+            &format!("{run}/records/nll-test.csv"),
+            format!("index,repeat,log_density,nfe,outcome\n{text}"),
+        );
+    }
+    let of = |name: &str| metric(&place.record("compare a b"), name)["differences"][0].clone();
+    let (nats, bits) = (of("nats"), of("bits_per_dim"));
+    let number = |value: &Value, key: &str| value[key].as_f64().expect("a number");
+    // The differences 0.9, 1, 1.1, 1, 1 have the variance 0.005.
+    assert!(
+        (number(&nats, "standard_error") - 0.001f64.sqrt()).abs() < 1e-12 && nats["paired"] == true,
+        "{nats}"
+    );
+    assert!((number(&nats, "z") - number(&bits, "z")).abs() < 1e-9, "{bits}");
+    // Without the same examples the errors count as independent.
+    place.write("b/records/nll-test.csv", "index,repeat,log_density,nfe,outcome\n0,0,1.0,9,finished\n");
+    let nats = of("nats");
+    assert!((number(&nats, "standard_error") - 4.0).abs() < 1e-12 && nats["paired"] == false, "{nats}");
+}
+
 #[test]
 fn what_was_measured_differently_is_not_compared() {
     let place = Place::new();
