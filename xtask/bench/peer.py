@@ -196,6 +196,75 @@ class Unet(nn.Module):
         return self.output(F.silu(self.norm(h)))
 
 
+class Conv(nn.Sequential):
+    def __init__(self, inputs, outputs, kernel, stride=1, padding=0):
+        conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
+        super().__init__(conv, nn.BatchNorm2d(outputs, eps=1e-3), nn.ReLU(inplace=True))
+
+
+class Mixed(nn.Module):
+    """Branches side by side."""
+
+    def __init__(self, *branches):
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x):
+        return torch.cat([branch(x) for branch in self.branches], 1)
+
+
+def mean_pool():
+    return nn.AvgPool2d(3, 1, 1, count_include_pad=False)
+
+
+def inception_a(n, pool):
+    return Mixed(
+        Conv(n, 64, 1),
+        nn.Sequential(Conv(n, 48, 1), Conv(48, 64, 5, 1, 2)),
+        nn.Sequential(Conv(n, 64, 1), Conv(64, 96, 3, 1, 1), Conv(96, 96, 3, 1, 1)),
+        nn.Sequential(mean_pool(), Conv(n, pool, 1)),
+    )
+
+
+def inception_c(n):
+    across, down = lambda a, b: Conv(a, b, (1, 7), 1, (0, 3)), lambda a, b: Conv(a, b, (7, 1), 1, (3, 0))
+    return Mixed(
+        Conv(768, 192, 1),
+        nn.Sequential(Conv(768, n, 1), across(n, n), down(n, 192)),
+        nn.Sequential(Conv(768, n, 1), down(n, n), across(n, n), down(n, n), across(n, 192)),
+        nn.Sequential(mean_pool(), Conv(768, 192, 1)),
+    )
+
+
+def inception_e(n, pool):
+    pair = lambda: Mixed(Conv(384, 384, (1, 3), 1, (0, 1)), Conv(384, 384, (3, 1), 1, (1, 0)))
+    return Mixed(
+        Conv(n, 320, 1),
+        nn.Sequential(Conv(n, 384, 1), pair()),
+        nn.Sequential(Conv(n, 448, 1), Conv(448, 384, 3, 1, 1), pair()),
+        nn.Sequential(pool, Conv(n, 192, 1)),
+    )
+
+
+def inception():
+    """The FID's Inception network, as pytorch-fid runs it."""
+    seven = [Conv(768, 192, 1), Conv(192, 192, (1, 7), 1, (0, 3)), Conv(192, 192, (7, 1), 1, (3, 0)), Conv(192, 192, 3, 2)]
+    return nn.Sequential(
+        Conv(3, 32, 3, 2), Conv(32, 32, 3), Conv(32, 64, 3, 1, 1), nn.MaxPool2d(3, 2),
+        Conv(64, 80, 1), Conv(80, 192, 3), nn.MaxPool2d(3, 2),
+        inception_a(192, 32), inception_a(256, 64), inception_a(288, 64),
+        Mixed(
+            Conv(288, 384, 3, 2),
+            nn.Sequential(Conv(288, 64, 1), Conv(64, 96, 3, 1, 1), Conv(96, 96, 3, 2)),
+            nn.MaxPool2d(3, 2),
+        ),
+        inception_c(128), inception_c(160), inception_c(160), inception_c(192),
+        Mixed(nn.Sequential(Conv(768, 192, 1), Conv(192, 320, 3, 2)), nn.Sequential(*seven), nn.MaxPool2d(3, 2)),
+        inception_e(1280, mean_pool()), inception_e(2048, nn.MaxPool2d(3, 1, 1)),
+        nn.AdaptiveAvgPool2d(1),
+    )
+
+
 NETWORKS = {"unet": Unet, "mlp": Mlp}
 
 # Parts of networks that are not written here; a configuration may say that it does without them.
@@ -241,6 +310,23 @@ class Bench:
         def run():
             with torch.no_grad(), self.cast():
                 net(x, t)
+
+        return run
+
+    def features(self, case):
+        net = inception().to(self.device).eval()
+        self.parameters = sum(p.numel() for p in net.parameters())
+        if self.channels_last:
+            net = net.to(memory_format=torch.channels_last)
+        levels = torch.randint(0, 256, (case["batch"], 3, case["size"], case["size"]), dtype=torch.uint8)
+
+        def run():
+            with torch.no_grad(), self.cast():
+                x = levels.to(self.device).float() / 255
+                x = 2 * F.interpolate(x, size=(299, 299), mode="bilinear", align_corners=False) - 1
+                if self.channels_last:
+                    x = x.contiguous(memory_format=torch.channels_last)
+                net(x).flatten(1).cpu()
 
         return run
 
@@ -357,7 +443,13 @@ class Bench:
 
     def prepare(self, case):
         self.parameters = None
-        make = {"op": self.op, "forward": self.forward, "step": self.step, "sampling": self.sampling}
+        make = {
+            "op": self.op,
+            "forward": self.forward,
+            "features": self.features,
+            "step": self.step,
+            "sampling": self.sampling,
+        }
         if case["kind"] not in make:
             raise NotImplementedError(f"no {case['kind']} on this side")
         return make[case["kind"]](case)

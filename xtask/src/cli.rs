@@ -14,7 +14,9 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
-pub use bench::{Bench, BenchSample, BenchSampler, BenchStep, BenchTrain, Measuring, Mlp, Ops, Suite, Unet};
+pub use bench::{
+    Bench, BenchInception, BenchSample, BenchSampler, BenchStep, BenchTrain, Measuring, Mlp, Ops, Suite, Unet,
+};
 pub use compare::{Compare, Report};
 pub use eval::Eval;
 pub use eval_score::EvalScore;

@@ -13,7 +13,8 @@ mod resize;
 use std::str::FromStr;
 
 use candle_core::{DType, Device, Tensor};
-use sde_nets::Weights;
+use sde_core::noise::Noise;
+use sde_nets::{Builder, Params, Weights};
 
 use self::network::Network;
 use self::resize::prepared;
@@ -115,6 +116,16 @@ impl Inception {
         let network = weights
             .freeze(DType::F32, &Device::Cpu, |builder| Network::new(builder, &weights, classes, device))?;
         Ok(Self { network, device: device.clone() })
+    }
+
+    /// Weights of its names and shapes that know nothing: for measuring its speed, and for tests of files.
+    ///
+    /// # Errors
+    /// Those of tensor operations.
+    pub fn untrained_weights(noise: Noise) -> Result<Weights> {
+        let (none, device) = (Weights::default(), Device::Cpu);
+        let build = |builder: &Builder| Network::new(builder, &none, None, &device);
+        Ok(Params::initialise(noise, DType::F32, &device, build)?.1.to_weights()?)
     }
 
     /// The classes that its classifier tells apart, where its weights have one.

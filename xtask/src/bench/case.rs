@@ -34,6 +34,13 @@ pub enum Case {
         /// Samples.
         batch: usize,
     },
+    /// Features of square images by the FID's Inception network, from levels on.
+    Features {
+        /// Images.
+        batch: usize,
+        /// Their side.
+        size: usize,
+    },
     /// Updates by `fit` on a preset, its data pipeline included.
     Fit {
         /// The preset.

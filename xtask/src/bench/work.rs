@@ -1,5 +1,6 @@
 //! What this project's worker does for a case.
 
+mod features;
 mod fitting;
 pub mod network;
 mod operator;
@@ -50,6 +51,7 @@ pub fn prepare(case: Case, device: &Device) -> Result<Box<dyn Work>> {
         Case::Gemm { size } => gemm(size, device)?,
         Case::Op { op, pass, batch } => operator::prepare(&op, pass, batch, device)?,
         Case::Forward { net, shape, batch } => Box::new(network::Forward::new(&net, &shape, batch, device)?),
+        Case::Features { batch, size } => Box::new(features::Features::new(batch, size, device)?),
         Case::Fit { preset, synthetic } => Box::new(fitting::Fitting::new(&preset, synthetic, device)?),
         Case::Sampling { net, shape, batch, process, sampler, .. } => {
             Box::new(sampling::Sampling::new(&net, shape, batch, (&process, *sampler), device)?)

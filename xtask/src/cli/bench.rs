@@ -19,6 +19,8 @@ pub enum Suite {
     Ops(Ops),
     /// The CIFAR-10 U-Net of Ho et al. (35,746,307 parameters): forward pass and training step
     Unet(Unet),
+    /// The FID's Inception network: features of images
+    Inception(BenchInception),
     /// An MLP of three layers of 128 for points: forward pass and training step
     Mlp(Mlp),
     /// Updates of a preset, from its data to its log
@@ -85,6 +87,18 @@ pub struct Unet {
     /// Change a number of the preset that is timed, such as net.dropout=0; may be given many times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub sets: Vec<String>,
+    #[command(flatten)]
+    pub measuring: Measuring,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchInception {
+    /// Images, one measurement for each number
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [50], value_parser = positive::<usize>)]
+    pub batch: Vec<usize>,
+    /// Their side
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive::<usize>)]
+    pub size: usize,
     #[command(flatten)]
     pub measuring: Measuring,
 }

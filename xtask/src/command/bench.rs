@@ -1,5 +1,6 @@
 //! `bench`: this project timed against PyTorch, and samplers measured against each other.
 
+mod inception;
 mod mlp;
 mod network;
 mod ops;
@@ -22,6 +23,7 @@ pub fn run(args: &Bench, output: Output) -> Result<()> {
     match &args.suite {
         Suite::Ops(args) => ops::run(args, output),
         Suite::Unet(args) => unet::run(args, output),
+        Suite::Inception(args) => inception::run(args, output),
         Suite::Mlp(args) => mlp::run(args, output),
         Suite::Train(args) => train::run(args, output),
         Suite::Sample(args) => sample::run(args, output),

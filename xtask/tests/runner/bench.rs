@@ -143,6 +143,11 @@ fn presets_are_trained_and_sampled() {
     check_record(&record, "sample");
     assert_eq!((&record["nfe"], &record["sampler"]["name"]), (&2.into(), &"ddim".into()));
     check_case(&record["sample"]["cases"][0]);
+    let record = place.record(&format!("bench inception {TINY} --batch 2 --size 8 --python no-such-python"));
+    check_record(&record, "inception");
+    check_case(&record["features"]["cases"][0]);
+    // Convolutions of 21,751,136 entries, and 17,216 channels of normalisations.
+    assert_eq!(record["parameters"], 21_785_568);
     assert!(place.names("").is_empty(), "a bench leaves something behind: {:?}", place.names(""));
 }
 
@@ -154,6 +159,7 @@ fn the_networks_of_both_sides_are_the_same_size() {
     for (suite, what) in [
         ("unet --batch 1", "train"),
         ("mlp --batch 4", "train"),
+        ("inception --batch 1", "features"),
         ("sample digits --nfe 1 --batch 1", "sample"),
         ("sample cifar10-tiny --nfe 1 --batch 1 --set net.resampling=pool", "sample"),
         ("sample checkerboard --nfe 1 --batch 1", "sample"),
