@@ -59,10 +59,24 @@ pub enum Error {
         dim: usize,
     },
     /// An iteration that did not end.
-    #[error("{what} did not converge; look for features that are huge or hardly vary")]
+    #[error("{what} did not converge; {way_out}")]
     NoConvergence {
         /// What was computed.
         what: &'static str,
+        /// What to do about it.
+        way_out: &'static str,
+    },
+    /// More than a method can take.
+    #[error("{what}: {found} are more than {most}; {instead}")]
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much.
+        found: usize,
+        /// The most.
+        most: usize,
+        /// What to do instead.
+        instead: &'static str,
     },
     /// No solve of a whole evaluation arrived, so there is nothing to average.
     #[error(

@@ -3,7 +3,8 @@
 //! [`nll()`] measures the likelihood of a data set under a model by its probability flow ([`Likelihood`]);
 //! [`Gaussian`] is the baseline for it; [`DensityMap`] shows the density of a model of the plane;
 //! [`SlicedWasserstein`] and [`mmd()`] compare two samples. [`fid`], [`Extrapolation`] and [`kid`] compare features of images, of a
-//! published network or of your own ([`FeatureNetwork`]); [`Statistics`] keeps them in a file. [`score`] judges a
+//! published network or of your own ([`FeatureNetwork`]); [`Statistics`] keeps them in a file; [`prdc()`] and [`memorisation()`] look at
+//! nearest neighbours. [`Transport`], [`Sinkhorn`] and [`energy_distance`] compare point sets. [`score`] judges a
 //! score by itself: its loss, the equation it should solve, its asymmetry, its paths.
 //!
 //! ```
@@ -27,7 +28,10 @@
 //! # }
 //! ```
 
+mod centred;
 mod density;
+mod distances;
+mod energy;
 mod error;
 mod estimate;
 mod extrapolation;
@@ -36,19 +40,25 @@ mod features;
 mod frechet;
 mod gaussian;
 pub mod inception;
+mod inception_score;
 mod kernel;
 mod likelihood;
 mod matrix;
+mod memorisation;
 mod mmd;
 mod moments;
 mod nll;
+mod prdc;
 mod rows;
 pub mod score;
+mod sinkhorn;
 mod sliced;
 mod statistics;
+mod transport;
 mod u_statistic;
 
 pub use density::{DensityMap, Window};
+pub use energy::energy_distance;
 pub use error::{Error, Result};
 pub use estimate::Estimate;
 pub use extrapolation::{Extrapolation, FidInfinity, Reference};
@@ -56,13 +66,18 @@ pub use feature_set::FeatureSet;
 pub use features::{FeatureNetwork, FeatureSpace};
 pub use frechet::{Allow, FeatureGaussian, Fid, fid, fid_bootstrap, frechet_distance};
 pub use gaussian::{Gaussian, GaussianNll};
+pub use inception_score::{InceptionScore, inception_score};
 pub use kernel::{KidBySubsets, KidSubsets, kid, kid_of_subsets};
 pub use likelihood::{Likelihood, LogDensity, Prior};
+pub use memorisation::{Memorisation, Suspect, memorisation, memorisation_bytes};
 pub use mmd::{Bandwidth, Mmd, mmd};
 pub use moments::{GroupedMoments, Moments};
 pub use nll::{Nfe, Nll, Protocol, Solve, nll, nll_of_points};
+pub use prdc::{Prdc, prdc, prdc_bytes};
+pub use sinkhorn::{Entropic, Sinkhorn};
 pub use sliced::{SlicedWasserstein, sliced_wasserstein_squared};
 pub use statistics::{About, Statistics};
+pub use transport::{MOST_POINTS, Power, Transport, wasserstein};
 
 /// The snippet of the crate's README, run as a test.
 #[cfg(doctest)]

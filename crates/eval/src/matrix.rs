@@ -53,7 +53,7 @@ pub(crate) fn eigen(lower: MatRef<'_, f64>) -> Result<(Vec<f64>, Mat<f64>)> {
     let mut memory = MemBuffer::new(scratch);
     let stack = MemStack::new(&mut memory);
     self_adjoint_evd(lower, values.as_mut(), Some(vectors.as_mut()), Par::Seq, stack, Default::default())
-        .map_err(|_| Error::NoConvergence { what: "eigenvalues of a covariance" })?;
+        .map_err(|_| no_convergence("eigenvalues of a covariance"))?;
     Ok((values.column_vector().iter().copied().collect(), vectors))
 }
 
@@ -71,10 +71,14 @@ pub(crate) fn nuclear_norm(matrix: MatRef<'_, f64>) -> Result<f64> {
     let mut memory = MemBuffer::new(svd_scratch::<f64>(rows, columns, no, no, Par::Seq, Default::default()));
     let stack = MemStack::new(&mut memory);
     svd(matrix, values.as_mut(), None, None, Par::Seq, stack, Default::default())
-        .map_err(|_| Error::NoConvergence { what: "singular values of a product of covariances" })?;
+        .map_err(|_| no_convergence("singular values of a product of covariances"))?;
     // Small ones first.
     let sum = values.column_vector().iter().rev().sum::<f64>();
     Ok(sum)
+}
+
+fn no_convergence(what: &'static str) -> Error {
+    Error::NoConvergence { what, way_out: "look for features that are huge or hardly vary" }
 }
 
 /// `0..n` in pieces of at most `size`.

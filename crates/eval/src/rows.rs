@@ -60,6 +60,11 @@ impl Rows {
         &self.values[i * self.dim..(i + 1) * self.dim]
     }
 
+    /// `count` rows from `start`.
+    pub(crate) fn slice(&self, start: usize, count: usize) -> Self {
+        Self { values: self.values[start * self.dim..(start + count) * self.dim].to_vec(), dim: self.dim }
+    }
+
     /// All entries, row after row.
     pub(crate) fn values(&self) -> &[f64] {
         &self.values

@@ -14,7 +14,8 @@ use sde_train::{Adam, AdamConfig, AdamKind, Gradients};
 const CPU: Device = Device::Cpu;
 const CLASSES: usize = 10;
 const PIXELS: usize = 64;
-const HIDDEN: usize = 128;
+/// Units of the hidden layer.
+pub const HIDDEN: usize = 128;
 const UPDATES: u32 = 500;
 const BATCH: u32 = 256;
 /// Of the noise that the classifier is trained with, on pixels in [−1, 1].
@@ -74,6 +75,17 @@ impl Classifier {
         found.eq(labels)?.to_dtype(DType::F64)?.to_vec1()
     }
 
+    /// What its first layer sees.
+    ///
+    /// # Shapes
+    /// `x` `[N, 1, 8, 8]` in [−1, 1]; the output is `[N, 128]`.
+    ///
+    /// # Errors
+    /// When the shape is another.
+    pub fn hidden(&self, x: &Tensor) -> CandleResult<Tensor> {
+        hidden(&self.layers, x)
+    }
+
     /// How often it is right on the held-out digits.
     ///
     /// # Errors
@@ -87,9 +99,13 @@ impl Classifier {
     }
 }
 
-fn logits([w, b, v, c]: &[Tensor; 4], x: &Tensor) -> CandleResult<Tensor> {
-    let hidden = x.flatten_from(1)?.matmul(&w.t()?)?.broadcast_add(b)?.relu()?;
-    hidden.matmul(&v.t()?)?.broadcast_add(c)
+fn hidden([w, b, ..]: &[Tensor; 4], x: &Tensor) -> CandleResult<Tensor> {
+    x.flatten_from(1)?.matmul(&w.t()?)?.broadcast_add(b)?.relu()
+}
+
+fn logits(layers: &[Tensor; 4], x: &Tensor) -> CandleResult<Tensor> {
+    let [_, _, v, c] = layers;
+    hidden(layers, x)?.matmul(&v.t()?)?.broadcast_add(c)
 }
 
 /// What a weight does.

@@ -1,7 +1,8 @@
 //! The recipes of docs/adding.md and the program in README.md, each complete: this crate runs them as tests. And what guidance does to
-//! samples of a class ([`classes`]).
+//! samples of a class ([`classes`]), and how good samples are by the features of one's own network ([`quality`]).
 
 pub mod classes;
+pub mod quality;
 
 /// The first page; its manifest is no program.
 #[cfg(doctest)]
