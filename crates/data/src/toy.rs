@@ -36,11 +36,18 @@ trait Recipe: std::fmt::Debug + Send + Sync {
     fn entropy(&self) -> Option<f64> {
         None
     }
+    /// Lowest and highest corner of the boxes it is uniform on, if it is.
+    fn boxes(&self) -> Option<Corners> {
+        None
+    }
     /// The isotropic Gaussians it is made of, if it is.
     fn gaussians(&self) -> Option<Gaussians<'_>> {
         None
     }
 }
+
+/// Lowest and highest corner of boxes.
+type Corners = Vec<(Vec<f64>, Vec<f64>)>;
 
 /// Weights, means and variances of isotropic Gaussians.
 type Gaussians<'a> = (&'a [f64], &'a [Vec<f64>], &'a [f64]);
@@ -129,6 +136,16 @@ impl Toy {
         let mut raw = point.to_vec();
         self.affine.invert(&mut raw);
         Some(self.recipe.log_density(&raw)? + self.affine.log_scale())
+    }
+
+    /// Lowest and highest corner of the boxes on which the standardised law is uniform, where it is: they do not overlap.
+    pub fn boxes(&self) -> Option<Vec<(Vec<f64>, Vec<f64>)>> {
+        let mut corners = self.recipe.boxes()?;
+        for (low, high) in &mut corners {
+            self.affine.apply(low);
+            self.affine.apply(high);
+        }
+        Some(corners)
     }
 
     /// The standardised law where it is a mixture of Gaussians, whose scores are known at every time.
@@ -248,6 +265,28 @@ mod tests {
         }
         let expected = "checkerboard eight-modes two-modes three-modes four-rings olympics sharp-olympics sierpinski-carpet";
         assert_eq!(checked.join(" "), expected);
+        Ok(())
+    }
+
+    #[test]
+    fn every_point_lies_in_one_box() -> Result<()> {
+        let mut names = Vec::new();
+        for name in Toy::names() {
+            let toy = Toy::by_name(name)?;
+            let Some(boxes) = toy.boxes() else { continue };
+            for point in points(&toy, 500) {
+                let inside = |(low, high): &&(Vec<f64>, Vec<f64>)| {
+                    point.iter().zip(low.iter().zip(high)).all(|(x, (a, b))| (*a..*b).contains(x))
+                };
+                assert_eq!(boxes.iter().filter(inside).count(), 1, "{name}: {point:?}");
+            }
+            let volume: f64 =
+                boxes.iter().map(|(a, b)| a.iter().zip(b).map(|(a, b)| b - a).product::<f64>()).sum();
+            let entropy = toy.entropy().ok_or(Error::Empty("entropy"))?;
+            assert!((volume.ln() - entropy).abs() < 1e-12, "{name}");
+            names.push(name);
+        }
+        assert_eq!(names, ["checkerboard", "sierpinski-carpet"]);
         Ok(())
     }
 

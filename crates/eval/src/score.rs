@@ -7,6 +7,7 @@ mod conservative;
 mod dsm;
 mod error_map;
 mod fokker_planck;
+mod law;
 mod stencil;
 mod trajectory;
 
@@ -19,6 +20,7 @@ pub use conservative::{Asymmetry, asymmetry};
 pub use dsm::{DsmLoss, dsm_loss};
 pub use error_map::{ErrorMap, ScoreError, score_error};
 pub use fokker_planck::{FokkerPlanck, fokker_planck, fokker_planck_residual};
+pub use law::{Boxes, KnownLaw};
 pub use stencil::Steps;
 pub use trajectory::{Trajectories, trajectories};
 

@@ -8,8 +8,8 @@ use sde_core::oracle::Mixture;
 use sde_core::process::{LinearPath, SubVp, Ve, Vp};
 use sde_core::{FieldFn, LinearSde, OracleField, Prediction, ScalarSde};
 use sde_eval::score::{
-    Directions, ErrorMap, Noised, Steps, asymmetry, dsm_loss, fokker_planck, fokker_planck_residual,
-    score_error, trajectories,
+    Boxes, Directions, ErrorMap, KnownLaw, Noised, Steps, asymmetry, dsm_loss, fokker_planck,
+    fokker_planck_residual, score_error, trajectories,
 };
 use sde_eval::{Result, Window};
 use sde_solvers::{Adaptive, Chart};
@@ -300,5 +300,51 @@ fn what_makes_no_sense_is_refused() -> Result<()> {
     assert!(score_error(&points, &other, 0.3).is_err());
     let window = Window { x: [0.0, 1.0], y: [0.0, 1.0], nx: 2, ny: 2 };
     assert!(ErrorMap::new(&sde, &field, &other, &window, 0.3, 4).is_err());
+    Ok(())
+}
+
+/// Of boxes: the density of the noised law is a mean over its points, ε the slope of its logarithm, and no loss is below its own.
+#[test]
+fn boxes_are_known_at_every_time() -> Result<()> {
+    let corner = |x: f64, y: f64| (vec![x, y], vec![x + 0.5, y + 1.0]);
+    let boxes = Boxes::new(vec![corner(-1.0, 0.0), corner(0.25, -1.5)])?;
+    let draw = |i: u32| {
+        let mut draws = Noise::new(3).draws(Stream::User, 1, i);
+        let [x, y] = if draws.sign() > 0.0 { [-1.0, 0.0] } else { [0.25, -1.5] };
+        [x + 0.5 * draws.uniform(), y + draws.uniform()]
+    };
+    let n = 20_000;
+    let points: Vec<[f64; 2]> = (0..n).map(draw).collect();
+    for (sde, t) in [(&Vp::STANDARD as &dyn LinearSde, 0.2), (&Ve::STANDARD, 0.6), (&LinearPath, 0.4)] {
+        let (alpha, sigma) =
+            (sde.signal(t).as_scalar().unwrap_or(0.0), sde.factor(t).as_scalar().unwrap_or(0.0));
+        for u in [[0.3, -0.2], [-0.6, 0.4], [1.0, 1.5]] {
+            let at = |x: f64, y: f64| boxes.noised(sde, &Tensor::new(&[[x, y]], &Device::Cpu)?, t);
+            let (log, noise) = at(u[0], u[1])?;
+            let terms: Vec<f64> = points
+                .iter()
+                .map(|x| {
+                    let square: f64 = x.iter().zip(u).map(|(x, u)| (u - alpha * x).powi(2)).sum();
+                    (-0.5 * square / (sigma * sigma)).exp() / (std::f64::consts::TAU * sigma * sigma)
+                })
+                .collect();
+            let mean = sde_eval::Estimate::mean(&terms)?;
+            let bar = mean.standard_error.unwrap_or(0.0);
+            assert!((log[0].exp() - mean.value).abs() < 4.0 * bar, "{t} {u:?}: {} {mean:?}", log[0].exp());
+            let h = 1e-4 * sigma;
+            let slope = |x: f64, y: f64| -> Result<f64> {
+                let difference = at(u[0] + x, u[1] + y)?.0[0] - at(u[0] - x, u[1] - y)?.0[0];
+                Ok(-sigma * difference / (2.0 * h))
+            };
+            for (found, expected) in row(&noise)?.into_iter().zip([slope(h, 0.0)?, slope(0.0, h)?]) {
+                assert!((found - expected).abs() < 1e-6, "{t} {u:?}: {found}, not {expected}");
+            }
+        }
+    }
+    let far = Tensor::new(&[[60.0, -80.0]], &Device::Cpu)?;
+    let (log, noise) = boxes.noised(&Vp::STANDARD, &far, 0.01)?;
+    assert!(log[0].is_finite() && log[0] < -1e5 && row(&noise)?.iter().all(|e| e.is_finite()), "{log:?}");
+    assert!(Boxes::new(vec![(vec![0.0], vec![0.0])]).is_err() && Boxes::new(vec![]).is_err());
+    assert!(boxes.noised(&Vp::STANDARD, &far, 0.0).is_err());
     Ok(())
 }

@@ -23,7 +23,7 @@ pub struct EvalScore {
     #[arg(long, value_name = "K")]
     pub probes: Option<usize>,
     /// Of a run, the law of its data where that is a mixture of Gaussians: a file as of --oracle [default: that of the
-    /// synthetic set, if it is one]
+    /// synthetic set, if it is one of Gaussians or boxes]
     #[arg(long, value_name = "FILE", conflicts_with = "oracle")]
     pub law: Option<PathBuf>,
     #[command(flatten)]

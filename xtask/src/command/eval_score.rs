@@ -9,12 +9,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use sde_core::noise::{BatchNoise, Noise, Stream};
-use sde_core::oracle::Mixture;
 use sde_core::{Field, LinearSde};
 use sde_data::{Split, Toy};
 use sde_eval::score::{
-    Asymmetry, Directions, DsmLoss, FokkerPlanck, Noised, ScoreError, Steps, Trajectories, asymmetry,
-    dsm_loss, fokker_planck, score_error, trajectories,
+    Asymmetry, Boxes, Directions, DsmLoss, FokkerPlanck, KnownLaw, Noised, ScoreError, Steps, Trajectories,
+    asymmetry, dsm_loss, fokker_planck, score_error, trajectories,
 };
 use sde_solvers::{Adaptive, Chart};
 use serde_json::{Value, json};
@@ -51,7 +50,7 @@ struct Found {
 
 /// How it is measured.
 struct Settings<'a> {
-    law: Option<&'a Mixture>,
+    law: Option<&'a dyn KnownLaw>,
     times: Vec<f64>,
     directions: Directions,
     steps: Steps,
@@ -113,7 +112,7 @@ fn of_network(args: &EvalScore, output: Output) -> Result<()> {
     let batch = args.batch.unwrap_or(run.preset.likelihood.batch);
     let points = Noised { sde, field, data: &data, noise, batch };
     let how = Settings {
-        law: law.as_ref(),
+        law: law.as_deref(),
         times: times(args, sde)?,
         directions: directions(args, run.shape.iter().product()),
         steps: Steps::SINGLE,
@@ -126,11 +125,16 @@ fn of_network(args: &EvalScore, output: Output) -> Result<()> {
     finish(args, &points, &how, record, Some(folder), output)
 }
 
-/// The law of a run's data, where it is known.
-fn law(args: &EvalScore, toy: Option<&Toy>, run: &Run) -> Result<Option<Mixture>> {
-    let law = match &args.law {
-        Some(file) => Some(oracle::read(file)?),
-        None => toy.map(Toy::mixture).transpose()?.flatten(),
+/// The law of a run's data, where its noised scores are known.
+fn law(args: &EvalScore, toy: Option<&Toy>, run: &Run) -> Result<Option<Box<dyn KnownLaw>>> {
+    let law: Option<Box<dyn KnownLaw>> = match (&args.law, toy) {
+        (Some(file), _) => Some(Box::new(oracle::read(file)?)),
+        (None, None) => None,
+        (None, Some(toy)) => match (toy.mixture()?, toy.boxes()) {
+            (Some(mixture), _) => Some(Box::new(mixture)),
+            (None, Some(boxes)) => Some(Box::new(Boxes::new(boxes)?)),
+            (None, None) => None,
+        },
     };
     let dim: usize = run.shape.iter().product();
     match law {

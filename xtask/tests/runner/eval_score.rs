@@ -92,6 +92,9 @@ fn what_makes_no_sense_is_refused() {
     place.run(&format!("train {POINTS} --steps 1 --out run"));
     place.call("eval-score run --law line.json").fails(65, &["1 dimensions", "2"]);
     place.call("eval-score run --split half").fails(64, &["split", "train", "test"]);
+    place.run(&format!("train {} --steps 1 --out spirals", POINTS.replace("checkerboard", "two-spirals")));
+    let record = place.record("eval-score spirals --n 5 --count 2");
+    assert!(rows(&record).iter().all(|row| row["error"].is_null()), "scores of spirals are not known");
     let record = place.record("eval-score run --n 5 --count 2");
-    assert!(rows(&record).iter().all(|row| row["error"].is_null()), "a checkerboard's scores are not known");
+    assert!(rows(&record).iter().all(|row| row["error"].is_object()), "those of a checkerboard are");
 }

@@ -9,7 +9,7 @@
 
 use sde_core::noise::Draws;
 
-use super::Recipe;
+use super::{Corners, Recipe};
 
 const LEVEL: i32 = 3;
 
@@ -61,6 +61,20 @@ impl Recipe for Carpet {
 
     fn entropy(&self) -> Option<f64> {
         Some(log_area())
+    }
+
+    fn boxes(&self) -> Option<Corners> {
+        let mut corners = vec![([0.0, 0.0], 1.0)];
+        for _ in 0..LEVEL {
+            let kept =
+                (0..9).filter(|cell| *cell != 4).map(|cell| [f64::from(cell % 3), f64::from(cell / 3)]);
+            let split = |([x, y], side): ([f64; 2], f64)| {
+                let side = side / 3.0;
+                kept.clone().map(move |[i, j]| ([x + side * i, y + side * j], side))
+            };
+            corners = corners.into_iter().flat_map(split).collect();
+        }
+        Some(corners.into_iter().map(|([x, y], side)| (vec![x, y], vec![x + side, y + side])).collect())
     }
 }
 

@@ -7,7 +7,7 @@
 
 use sde_core::noise::Draws;
 
-use super::Recipe;
+use super::{Corners, Recipe};
 
 const SIDE: f64 = 2.0;
 const AREA: f64 = 32.0;
@@ -36,6 +36,13 @@ impl Recipe for Checkerboard {
 
     fn entropy(&self) -> Option<f64> {
         Some(AREA.ln())
+    }
+
+    fn boxes(&self) -> Option<Corners> {
+        let cells = (-2..2).flat_map(|i| (-2..2).map(move |j| [i, j]));
+        let dark = cells.filter(|[i, j]| (i + j) % 2 == 0).map(|cell| cell.map(f64::from));
+        let corners = dark.map(|[i, j]| (vec![SIDE * i, SIDE * j], vec![SIDE * (i + 1.0), SIDE * (j + 1.0)]));
+        Some(corners.collect())
     }
 }
 

@@ -3,11 +3,10 @@
 
 use candle_core::{DType, Device, Tensor};
 use ndarray::Array2;
-use sde_core::oracle::Mixture;
-use sde_core::{Field, LinearSde, OracleField, Prediction, convert};
+use sde_core::{Field, LinearSde, Prediction, convert};
 use serde::Serialize;
 
-use super::{Noised, squares};
+use super::{KnownLaw, Noised, squares};
 use crate::{Error, Estimate, Result, Window};
 
 /// The error at one time.
@@ -23,22 +22,28 @@ pub struct ScoreError {
 ///
 /// # Errors
 /// When the law has another dimension, no density at `t`, or the field fails.
-pub fn score_error(points: &Noised<'_>, law: &Mixture, t: f64) -> Result<ScoreError> {
+pub fn score_error(points: &Noised<'_>, law: &dyn KnownLaw, t: f64) -> Result<ScoreError> {
     let dim = points.dim();
     if law.dim() != dim {
         return Err(Error::mismatch("dimension of the known law", dim.to_string(), law.dim()));
     }
-    let errors = points.at(t, |part| squares(&noise_error(part.sde, part.field, law, &part.u, t)?))?;
+    let errors = points.at(t, |part| squares(&compared(part.sde, part.field, law, &part.u, t)?.1))?;
     let noise = Estimate::mean(&errors)?.affine(1.0 / dim as f64, 0.0);
     Ok(ScoreError { t, noise })
 }
 
-/// `ε̂ − E[ε | u]` at `u`.
-fn noise_error(sde: &dyn LinearSde, field: &dyn Field, law: &Mixture, u: &Tensor, t: f64) -> Result<Tensor> {
+/// The log density of the law, and `ε̂ − E[ε | u]`, at `u`.
+fn compared(
+    sde: &dyn LinearSde,
+    field: &dyn Field,
+    law: &dyn KnownLaw,
+    u: &Tensor,
+    t: f64,
+) -> Result<(Vec<f64>, Tensor)> {
     let value = field.eval(u, &[t])?;
     let found = convert(sde, (field.prediction(), Prediction::Noise), &[t], u, &value)?;
-    let flat = OracleField::noise(law, sde).eval(&u.flatten_from(1)?, &[t])?;
-    Ok((found - flat.reshape(u.dims())?)?)
+    let (density, exact) = law.noised(sde, &u.flatten_from(1)?, t)?;
+    Ok((density, (found - exact.reshape(u.dims())?)?))
 }
 
 /// The error in the plane at one time, on the cell centres of a window.
@@ -60,7 +65,7 @@ impl ErrorMap {
     pub fn new(
         sde: &dyn LinearSde,
         field: &dyn Field,
-        law: &Mixture,
+        law: &dyn KnownLaw,
         window: &Window,
         t: f64,
         batch: usize,
@@ -75,13 +80,12 @@ impl ErrorMap {
         let centres: Vec<[f64; 2]> = (0..window.ny)
             .flat_map(|row| (0..window.nx).map(move |column| window.centre(row, column)))
             .collect();
-        let exact = OracleField::noise(law, sde);
         let (mut values, mut density) = (Vec::new(), Vec::new());
         for chunk in centres.chunks(batch) {
             let u = Tensor::from_vec(chunk.concat(), (chunk.len(), 2), &Device::Cpu)?.to_dtype(DType::F64)?;
-            let errors = squares(&noise_error(sde, field, law, &u, t)?)?;
-            values.extend(errors.into_iter().map(f64::sqrt));
-            density.extend(exact.log_density(&u, &[t])?.into_iter().map(f64::exp));
+            let (logs, error) = compared(sde, field, law, &u, t)?;
+            values.extend(squares(&error)?.into_iter().map(f64::sqrt));
+            density.extend(logs.into_iter().map(f64::exp));
         }
         let cells = |values| {
             Array2::from_shape_vec((window.ny, window.nx), values)

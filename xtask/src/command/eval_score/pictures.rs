@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use candle_core::DType;
-use sde_core::oracle::Mixture;
 use sde_data::Picture;
 use sde_eval::Window;
-use sde_eval::score::{ErrorMap, Noised};
+use sde_eval::score::{ErrorMap, KnownLaw, Noised};
 use serde_json::{Value, json};
 
 use super::Row;
@@ -60,7 +59,7 @@ pub fn save(rows: &[Row], folder: &Path) -> Result<Vec<PathBuf>> {
 /// Draws where the score is wrong at three times, and says how wrong it is.
 pub fn error_maps(
     points: &Noised<'_>,
-    law: &Mixture,
+    law: &dyn KnownLaw,
     times: &[f64],
     folder: &Path,
 ) -> Result<(Vec<PathBuf>, Value)> {
