@@ -10,8 +10,8 @@ use sde_eval::inception::{
     INCEPTION, Inception, InceptionFeatures, InceptionInput, InceptionLayer, InputRange,
 };
 use sde_eval::{FeatureNetwork, FeatureSet, FeatureSpace, GroupedMoments, Moments};
-use sde_train::hash::sha256;
-use serde_json::json;
+use sde_train::hash::{sha256, weights_hash};
+use serde_json::{Value, json};
 
 use crate::build::sampler::unknown;
 use crate::cli::FeatureArgs;
@@ -33,21 +33,38 @@ pub fn network(args: &FeatureArgs, output: Output) -> Result<InceptionFeatures> 
     if !LAYERS.contains(&args.dims.as_str()) {
         return Err(unknown("layer of features", &args.dims, LAYERS).into());
     }
-    let range = match args.range.as_str() {
-        "pytorch" => InputRange::Symmetric,
-        "tf" => InputRange::Tf,
-        other => return Err(unknown("input range", other, &["pytorch", "tf"]).into()),
-    };
-    let input = InceptionInput { resize: args.resize.parse()?, range };
+    let input = input(args)?;
     let device = device::select(&args.device.name, output)?;
     let found = inception::locate(args.weights.as_deref(), args.other_weights)?;
     let network = Inception::new(&found.weights, &device)?;
     Ok(InceptionFeatures::new(network, &found.sha256, args.dims.parse::<InceptionLayer>()?, input)?)
 }
 
+/// The logits of the same network, whose layer of classes its hash includes.
+pub fn logits(args: &FeatureArgs, output: Output) -> Result<InceptionFeatures> {
+    let of_features = network(args, output)?;
+    if of_features.network().classes().is_none() {
+        let text = "is: these weights have no layer of classes; pytorch-fid's file has it: `weights inception --from FILE`";
+        return Err(Failure::Usage(text.into()).into());
+    }
+    let found = inception::locate(args.weights.as_deref(), args.other_weights)?;
+    let (input, sha256) = (input(args)?, weights_hash(&found.weights)?);
+    Ok(InceptionFeatures::new(of_features.network().clone(), &sha256, InceptionLayer::Logits, input)?)
+}
+
+fn input(args: &FeatureArgs) -> Result<InceptionInput> {
+    let range = match args.range.as_str() {
+        "pytorch" => InputRange::Symmetric,
+        "tf" => InputRange::Tf,
+        other => return Err(unknown("input range", other, &["pytorch", "tf"]).into()),
+    };
+    Ok(InceptionInput { resize: args.resize.parse()?, range })
+}
+
 /// Features of some pictures.
 pub struct Features {
     stash: Stash,
+    identity: Value,
     space: FeatureSpace,
     dim: usize,
     /// Of what.
@@ -57,7 +74,7 @@ pub struct Features {
 }
 
 /// Where features of this name are kept while they are needed.
-fn place(identity: &serde_json::Value) -> PathBuf {
+fn place(identity: &Value) -> PathBuf {
     let hash = sha256(identity.to_string().as_bytes());
     Path::new(ROOT).join("features").join(&hash[..16])
 }
@@ -65,11 +82,11 @@ fn place(identity: &serde_json::Value) -> PathBuf {
 impl Features {
     /// Computes the features of all pictures, `batch` at a time; goes on where an earlier call was cut off.
     pub fn of(network: &dyn FeatureNetwork, gallery: &Gallery, batch: usize, output: Output) -> Result<Self> {
-        let mut identity = gallery.identity()?;
-        identity["space"] = json!(network.space());
+        let identity = Self::identity_of(network, gallery)?;
         let stash = Stash::open(&place(&identity), &identity, Entries::Single, &[network.dim()])?;
         let mut features = Self {
             stash,
+            identity,
             space: network.space().clone(),
             dim: network.dim(),
             source: gallery.name.clone(),
@@ -77,6 +94,22 @@ impl Features {
         };
         features.complete(network, gallery, batch, output)?;
         Ok(features)
+    }
+
+    fn identity_of(network: &dyn FeatureNetwork, gallery: &Gallery) -> Result<Value> {
+        let mut identity = gallery.identity()?;
+        identity["space"] = json!(network.space());
+        Ok(identity)
+    }
+
+    /// Whether they are the features of these pictures.
+    pub fn are_of(&self, network: &dyn FeatureNetwork, gallery: &Gallery) -> Result<bool> {
+        Ok(self.identity == Self::identity_of(network, gallery)?)
+    }
+
+    /// SHA-256 of the pictures.
+    pub fn pictures_sha256(&self) -> &Value {
+        &self.identity["sha256"]
     }
 
     fn complete(
@@ -111,6 +144,16 @@ impl Features {
     /// What they are features of.
     pub fn space(&self) -> &FeatureSpace {
         &self.space
+    }
+
+    /// Entries of each.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// All of them in memory, as a tensor.
+    pub fn rows(&self) -> Result<Tensor> {
+        self.stash.rows()
     }
 
     /// Their number.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use ndarray::{Array3, Array4, ArrayView3, Axis, s};
+use rayon::prelude::*;
 use sde_core::noise::{Draws, Noise, Stream};
 use sde_data::read::Channels;
 use sde_data::read::folder::{decode_pictures, find_pictures};
@@ -72,7 +73,7 @@ impl Gallery {
         }
         let sets = IMAGE_SETS.join(", ");
         let text = format!(
-            "{source}: no such folder or file, and none of the data sets {sets} (with :train or :test)"
+            "{source}: no folder or file of this name (and no run, where one is meant), and none of the data sets {sets} (with :train or :test)"
         );
         Err(Failure::Usage(text).into())
     }
@@ -157,29 +158,29 @@ impl Gallery {
         self.len
     }
 
-    /// What tells these pictures from others: their number, and a hash of their bytes or of their files' names and sizes.
+    /// What tells these pictures from others: their number, and a hash of their bytes or their files.
     pub fn identity(&self) -> Result<Value> {
         let hash = match &self.kind {
-            Kind::Images(images, _) => {
-                let mut bytes = Vec::new();
+            Kind::Images(images, levels) => {
+                let mut bytes = levels.to_le_bytes().to_vec();
+                images.shape().iter().for_each(|n| bytes.extend((*n as u64).to_le_bytes()));
                 for i in 0..self.len {
                     bytes.extend(images.pixels(i)?.iter());
                 }
                 sha256(&bytes)
             }
             Kind::Files(files) => {
-                let mut listing = String::new();
-                for file in &files[..self.len] {
-                    let size = std::fs::metadata(file)
-                        .with_context(|| format!("cannot read {}", file.display()))?
-                        .len();
-                    listing += &format!("{} {size}\n", file.display());
-                }
-                sha256(listing.as_bytes())
+                let of_file = |file: &PathBuf| {
+                    let bytes =
+                        std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+                    Ok(sha256(&bytes))
+                };
+                let hashes = files[..self.len].par_iter().map(of_file).collect::<Result<Vec<_>>>()?;
+                sha256(hashes.concat().as_bytes())
             }
         };
         let squares = self.squares.map(|noise| noise.seed());
-        Ok(json!({ "pictures": self.name, "n": self.len, "sha256": hash, "squares": squares }))
+        Ok(json!({ "n": self.len, "sha256": hash, "squares": squares }))
     }
 
     /// Some pictures, `[b, 3, H, W]` in u8, as many tensors as sizes alternate.

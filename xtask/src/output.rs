@@ -58,7 +58,7 @@ fn stamped(record: &Value) -> Value {
 /// Writes a record as a JSON file, one key a line, with the command line that made it.
 pub fn save_record(path: &Path, record: &Value) -> Result<()> {
     let text = serde_json::to_string_pretty(&stamped(record))? + "\n";
-    write(path, text.as_bytes())
+    write_whole(path, text.as_bytes())
 }
 
 /// Writes a file, and its folder if need be.
@@ -71,7 +71,17 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// Writes a file aside and renames it: there is the whole of it, or none.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    whole(path, |aside| write(aside, bytes))
+}
+
+/// The same of a file that something else writes.
+pub fn whole(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    }
     let aside = path.with_added_extension("new");
-    write(&aside, bytes)?;
-    std::fs::rename(&aside, path).with_context(|| format!("cannot write {}", path.display()))
+    write(&aside)?;
+    let kept = std::fs::File::open(&aside).and_then(|file| file.sync_all());
+    kept.and_then(|()| std::fs::rename(&aside, path))
+        .with_context(|| format!("cannot write {}", path.display()))
 }

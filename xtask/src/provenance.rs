@@ -32,15 +32,24 @@ pub fn command_line() -> String {
             "--python" | "--out" => drop(arguments.next()),
             "--markdown" | "--json" => {}
             word if word.starts_with("--python=") || word.starts_with("--out=") => {}
-            // Of a path of this machine only the name is anybody's business.
-            word if word.starts_with('/') => {
-                words.push(word.rsplit('/').next().unwrap_or_default().to_owned());
-            }
-            word if word.contains(' ') => words.push(format!("\"{word}\"")),
-            word => words.push(word.to_owned()),
+            word => words.push(plain(word)),
         }
     }
     words.join(" ")
+}
+
+/// A word of a command line, of a path from the root only its name.
+fn plain(word: &str) -> String {
+    let (option, value) = match word.split_once('=') {
+        Some((option, value)) => (format!("{option}="), value),
+        None => (String::new(), word),
+    };
+    let name = if value.starts_with('/') {
+        value.trim_end_matches('/').rsplit('/').next().unwrap_or(value)
+    } else {
+        value
+    };
+    if name.contains(' ') { format!("\"{option}{name}\"") } else { option + name }
 }
 
 /// The device's name.

@@ -32,7 +32,7 @@ const BARE: [&str; 15] = [
 ];
 
 /// Keys that say how something was measured; numbers from different ones cannot be compared.
-const SETTINGS: [&str; 25] = [
+const SETTINGS: [&str; 27] = [
     "command",
     "split",
     "n",
@@ -58,6 +58,8 @@ const SETTINGS: [&str; 25] = [
     "reference_n",
     "kernel",
     "squares",
+    "fid_infinity_reference",
+    "prdc_neighbours",
 ];
 
 /// A run's directory with everything that is told in it.

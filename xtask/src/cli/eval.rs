@@ -10,7 +10,7 @@ use super::{DeviceArg, positive};
 pub struct Eval {
     /// The run's directory [default: the newest under checkpoints/]
     pub run: Option<PathBuf>,
-    /// Of likelihood and score, the first N held-out examples only [default: all]
+    /// Of likelihood and score, the first N held-out examples only [default: all, and 256]
     #[arg(long, value_parser = positive::<usize>)]
     pub n: Option<usize>,
     /// Draw N samples and measure their FID to the training data, too

@@ -65,7 +65,8 @@ pub struct EvalFid {
     /// The first N pictures of the reference only [default: all]
     #[arg(long, value_name = "N", value_parser = positive::<usize>)]
     pub ref_n: Option<usize>,
-    /// What is measured: fid, fid-infinity, kid, prdc, memorisation, is; several with commas
+    /// What is measured: fid, fid-infinity, kid, prdc (precision, recall, density, coverage), memorisation (of the
+    /// reference), is (Inception Score); several with commas
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "fid")]
     pub metrics: Vec<String>,
     /// FID+: of every measured picture a random square of its shorter side; for panoramas
@@ -77,6 +78,9 @@ pub struct EvalFid {
     /// Take statistics that do not say of which features they are to be of these
     #[arg(long)]
     pub assume_same_features: bool,
+    /// With memorisation, data that was not trained on: how near is near
+    #[arg(long, value_name = "SOURCE")]
+    pub held_out: Option<String>,
     /// Neighbours of prdc
     #[arg(long, value_name = "K", default_value_t = 5, value_parser = positive::<usize>)]
     pub neighbours: usize,
@@ -84,8 +88,9 @@ pub struct EvalFid {
     #[arg(long, value_name = "S", default_value_t = 100, value_parser = positive::<usize>)]
     pub kid_subsets: usize,
     /// Pictures in a subset of kid
-    #[arg(long, value_name = "M", default_value_t = 1000, value_parser = positive::<usize>)]
-    pub kid_subset_size: usize,
+    /// [default: 1000, and no subsets of fewer than 2000]
+    #[arg(long, value_name = "M", value_parser = positive::<usize>)]
+    pub kid_subset_size: Option<usize>,
     #[command(flatten)]
     pub features: FeatureArgs,
     /// Of a run: the sampler [default: the preset's]
@@ -106,7 +111,7 @@ pub struct EvalFid {
     /// Of a run: change a setting, such as sampler.grid=karras; may be given many times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub sets: Vec<String>,
-    /// Where the record goes, too [default: records/fid-SAMPLER-STEPS.json of a run]
+    /// Where the record goes, too [default: records/fid-….json of a run]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     #[command(flatten)]

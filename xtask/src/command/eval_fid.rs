@@ -1,6 +1,7 @@
 //! `eval-fid`: how far the features of samples or pictures are from those of others.
 
 mod measure;
+mod metric;
 mod reference;
 mod subject;
 
@@ -8,9 +9,10 @@ use anyhow::Result;
 use sde_eval::FeatureNetwork;
 use serde_json::{Value, json};
 
-use self::measure::Metrics;
+use self::measure::Pair;
+use self::metric::Metrics;
 use self::reference::Reference;
-use self::subject::Subject;
+use self::subject::{Subject, earlier};
 use super::sample::merge;
 use crate::cli::EvalFid;
 use crate::features::{self, Features};
@@ -21,35 +23,52 @@ use crate::provenance::revision;
 pub fn run(args: &EvalFid, output: Output) -> Result<()> {
     let metrics = Metrics::named(&args.metrics)?;
     let network = features::network(&args.features, output)?;
+    let logits = if metrics.has_score() { Some(features::logits(&args.features, output)?) } else { None };
     // What cannot be compared is told before hours of work.
     let mut subject = Subject::open(args, output)?;
-    metrics.check_size(subject.len(), &network, args, output)?;
+    metrics.check_pictures(subject.len(), "pictures to measure", network.dim(), args)?;
     let reference = Reference::open(args, &network, &metrics, output)?;
     let gallery = subject.gallery(args, output)?;
     let gallery = if args.squares { gallery.squares(args.seed) } else { gallery };
-    let found = Features::of(&network, &gallery, args.features.feature_batch, output)?;
-    let (measured, lines) = metrics.measure(&found, &reference, args, output)?;
+    let own = match &reference.computed {
+        Some(computed) if computed.are_of(&network, &gallery)? => None,
+        _ => Some(Features::of(&network, &gallery, args.features.feature_batch, output)?),
+    };
+    let classes = match &logits {
+        Some(logits) => Some(Features::of(logits, &gallery, args.features.feature_batch, output)?),
+        None => None,
+    };
 
     let mut record = subject.record();
     let of = json!({
         "command": "eval-fid",
-        "n": found.len(),
+        "n": gallery.len(),
         "seed": args.seed,
-        "space": found.space(),
+        "space": network.space(),
         "reference": reference.record(),
         "squares": args.squares,
         "allow_small": args.allow_small,
         "code_revision": revision(),
     });
     merge(&mut record, of);
+    let place = subject.place(&record, &reference.name);
+    let already = place.as_deref().and_then(|place| earlier(place, &record));
+    let pair = Pair::new(own.as_ref().or(reference.computed.as_ref()), classes.as_ref(), &reference, args)?;
+    let (measured, lines) = metrics.measure(&pair, output)?;
     merge(&mut record, Value::Object(measured));
-    for place in subject.place().iter().chain(&args.out) {
+    // What an earlier call has measured of the same samples stays.
+    let record = already.map_or(record.clone(), |mut all| {
+        merge(&mut all, record);
+        all
+    });
+    for place in place.iter().chain(&args.out) {
         save_record(place, &record)?;
     }
-    let name = reference.name.clone();
-    found.remove()?;
+    let head =
+        format!("{} against {}; {}", subject.describe(), reference.name, features::words(network.space()));
+    output.result([vec![head], lines].concat().join("\n"), &record)?;
+    // Only now that the numbers are out.
+    own.into_iter().chain(classes).try_for_each(Features::remove)?;
     reference.remove()?;
-    subject.remove()?;
-    let head = format!("{} against {}; {}", subject.describe(), name, features::words(network.space()));
-    output.result([vec![head], lines].concat().join("\n"), &record)
+    subject.remove()
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::cli::FidStats;
 use crate::features::{self, Features};
 use crate::gallery::Gallery;
-use crate::output::Output;
+use crate::output::{Output, whole};
 use crate::provenance::revision;
 
 /// Runs the command.
@@ -16,10 +16,7 @@ pub fn run(args: &FidStats, output: Output) -> Result<()> {
     let network = features::network(&args.features, output)?;
     let found = Features::of(&network, &gallery, args.features.feature_batch, output)?;
     let statistics = Statistics::new(&found.moments()?, found.space(), &found.source, &found.split)?;
-    if let Some(folder) = args.out.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    statistics.write(&args.out)?;
+    whole(&args.out, |aside| Ok(statistics.write(aside)?))?;
     let record = json!({
         "command": "fid-stats",
         "source": found.source,
@@ -36,6 +33,6 @@ pub fn run(args: &FidStats, output: Output) -> Result<()> {
         found.source,
         features::words(found.space())
     );
-    found.remove()?;
-    output.result(text, &record)
+    output.result(text, &record)?;
+    found.remove()
 }

@@ -121,10 +121,11 @@ fn number(record: &Value, path: &str, digits: Option<&str>) -> Result<String> {
             digits.unwrap_or_default()
         ))
     };
+    let count = |digits: &str| digits.parse::<u8>().map(usize::from).map_err(|_| bad());
     Ok(match digits.map(|d| d.strip_suffix('e').map_or((d, false), |d| (d, true))) {
         None => format!("{number}"),
-        Some((digits, true)) => format!("{number:.*e}", digits.parse().map_err(|_| bad())?),
-        Some((digits, false)) => format!("{number:.*}", digits.parse().map_err(|_| bad())?),
+        Some((digits, true)) => format!("{number:.*e}", count(digits)?),
+        Some((digits, false)) => format!("{number:.*}", count(digits)?),
     })
 }
 
@@ -163,6 +164,7 @@ mod tests {
             ("{{table demo 1}}", "no table 1"),
             ("{{demo bits", "not closed"),
             ("{{demo bits .x}}", "`.x`"),
+            ("{{demo bits .70000}}", "`.70000`"),
             ("{{demo bits stderr}}", "RECORD KEY"),
         ];
         for (page, words) in cases {

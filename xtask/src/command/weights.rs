@@ -38,7 +38,11 @@ pub fn run(args: &WeightsArgs, output: Output) -> Result<()> {
         "layer_of_classes": classes,
         "out": out.display().to_string(),
     });
-    let note = if classes { "" } else { " (without the layer of classes, so without the Inception Score)" };
+    let note = if classes {
+        "; its layer of classes is taken as it is"
+    } else {
+        " (without the layer of classes, so without the Inception Score)"
+    };
     output.result(format!("{}: the published weights of 2015-12-05, verified{note}", out.display()), &record)
 }
 

@@ -3,36 +3,21 @@
 
 use std::sync::OnceLock;
 
-use candle_core::{DType, Device, Tensor};
-use sde_core::noise::{Noise, Stream, host_tensor};
-use sde_data::read::npz::{read_npz, write_samples};
-use sde_nets::Weights;
+use candle_core::{Device, Tensor};
+use sde_core::noise::Noise;
+use sde_data::read::npy::NpyArray;
+use sde_data::read::npz::{read_npz, write_npz, write_samples};
+use sde_eval::inception::Inception;
 use serde_json::Value;
 
 use crate::support::Place;
 
-/// Every convolution's name and the shape of its kernel.
-const SHAPES: &str = include_str!("../fixtures/inception-shapes.txt");
-
-/// A safetensors file of random weights that keep the size of activations.
+/// A safetensors file of random weights.
 fn weights() -> &'static [u8] {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
     BYTES.get_or_init(|| {
-        let mut tensors: Vec<(String, Tensor)> = Vec::new();
-        for (place, line) in SHAPES.lines().enumerate() {
-            let (name, shape) = line.split_once(' ').expect("a name and a shape");
-            let shape: Vec<usize> = shape.split(' ').map(|n| n.parse().expect("a size")).collect();
-            let scale = (2.0 / shape[1..].iter().product::<usize>() as f64).sqrt();
-            let mut draws = Noise::new(0).draws(Stream::User, 0, place as u32);
-            let kernel = (0..shape.iter().product()).map(|_| scale * draws.normal()).collect();
-            let kernel = host_tensor(kernel, &shape, DType::F32, &Device::Cpu).expect("a kernel");
-            tensors.push((format!("{name}.conv.weight"), kernel));
-            for (kind, value) in [("bias", 0f32), ("running_mean", 0.0), ("running_var", 1.0)] {
-                let tensor = Tensor::full(value, shape[0], &Device::Cpu).expect("a vector");
-                tensors.push((format!("{name}.bn.{kind}"), tensor));
-            }
-        }
-        tensors.into_iter().collect::<Weights>().to_safetensors().expect("a file")
+        let weights = Inception::untrained_weights(Noise::new(0)).expect("weights");
+        weights.to_safetensors().expect("a file")
     })
 }
 
@@ -91,13 +76,16 @@ fn what_cannot_be_compared_is_refused() {
     call("--resize bilinear-tf1").fails(78, &["test.npz", "resizing", "bilinear-tf1"]);
     call("--range tf").fails(78, &["input range"]);
     call("--metrics kid").fails(64, &["kid", "statistics", "fid-infinity"]);
+    call("--steps 5").fails(64, &["--steps", "run", "digits:train"]);
+    call("--ref-n 70").fails(64, &["--ref-n", "test.npz"]);
+    call("--metrics fid,fid-infinity").fails(78, &["fid-infinity", "80", "260"]);
     call("--metrics fod").fails(64, &["fod", "fid"]);
     call("--range pytorhc").fails(64, &["pytorhc", "pytorch"]);
     place
         .call(&format!("eval-fid digits:train --n 2000 --ref test.npz {CHEAP}"))
         .fails(65, &["digits", "1437", "2000"]);
     let few = place.call(&format!("eval-fid digits:train --n 60 --ref test.npz {CHEAP}"));
-    few.fails(78, &["60", "64", "kid", "--allow-small"]);
+    few.fails(78, &["60", "65", "kid", "--allow-small"]);
     place.run(&format!("eval-fid digits:train --n 60 --ref test.npz {CHEAP} --allow-small"));
     place.call(&format!("eval-fid nowhere --ref test.npz {CHEAP}")).fails(64, &["nowhere", "digits"]);
     place.call(&format!("eval-fid digits:tset --n 70 --ref test.npz {CHEAP}")).fails(64, &["tset", "test"]);
@@ -133,15 +121,41 @@ fn samples_of_a_run_are_drawn_and_measured() {
     let record = place.record(&line);
     assert!(number(&record, "fid") > 0.0);
     assert_eq!((&record["nfe"], &record["n"], &record["preset"]), (&4.into(), &70.into(), &"digits".into()));
-    let kept = place.json("run/records/fid-tab2-3.json");
+    let name = "run/records/fid-tab2-3-64-70-digits-train.json";
+    let kept = place.json(name);
     assert_eq!(kept["fid"], record["fid"]);
     assert!(kept["command_line"].as_str().is_some_and(|line| line.starts_with("cargo xtask eval-fid run")));
     // Nothing is left of the samples and their features.
     assert_eq!(place.names("run/samples/fid-tab2-3"), Vec::<String>::new());
+    // Another metric of the same samples joins the record, another seed has one of its own.
+    place.run(&format!("{line} --metrics kid"));
+    let both = place.json(name);
+    assert!(both["fid"] == record["fid"] && both["kid"].is_number(), "{both}");
+    place.run(&format!("{line} --seed 1"));
+    assert_eq!(place.json("run/records/fid-tab2-3-64-70-digits-train-2.json")["seed"], 1);
+    assert_eq!(place.json(name), both);
     let points = Place::new();
     points.run(&format!("train {} --out points", crate::support::POINTS));
     points.write("weights.safetensors", weights());
     points.call(&format!("eval-fid points --ref digits:test {CHEAP} --n 70")).fails(64, &["no pictures"]);
+}
+
+#[test]
+fn neighbours_are_counted_and_copies_found() {
+    let place = place();
+    let line =
+        format!("eval-fid digits:train --n 60 --ref digits:train --ref-n 200 --held-out digits:test {CHEAP}");
+    let record = place.record(&format!("{line} --metrics prdc,memorisation,kid --neighbours 3"));
+    // Every sample is one of the references.
+    assert_eq!(record["prdc"]["precision"]["value"], 1.0);
+    assert_eq!(record["memorisation"]["closer"]["value"], 1.0);
+    assert_eq!(record["memorisation"]["authentic"]["value"], 0.0);
+    let suspect = &record["memorisation"]["suspects"][0];
+    assert!(suspect["distance"] == 0.0 && suspect["sample"] == suspect["training"], "{suspect}");
+    let line = format!("eval-fid digits:train --n 60 --ref digits:test --ref-n 70 {CHEAP}");
+    place.call(&format!("{line} --metrics memorisation")).fails(64, &["--held-out"]);
+    place.call(&format!("{line} --metrics is")).fails(64, &["layer of classes"]);
+    place.call(&format!("{line} --metrics prdc --neighbours 20")).fails(78, &["prdc", "60", "105"]);
 }
 
 #[test]
@@ -153,6 +167,12 @@ fn archives_of_samples_are_pictures() {
     write_samples(&place.path("samples.npz"), &levels).expect("an archive");
     let line = format!("eval-fid samples.npz --ref samples.npz {CHEAP}");
     assert!(number(&place.record(&line), "fid").abs() < 1e-6);
+    // Features of another length are no reference.
+    let narrow = NpyArray::F64(crate::support::array(&[70, 8], (0..560).map(f64::from)));
+    write_npz(&place.path("narrow.npz"), [("pool_3", &narrow)]).expect("an archive");
+    let line = format!("eval-fid samples.npz --ref narrow.npz {CHEAP}");
+    place.call(&line).fails(64, &["--assume-same-features"]);
+    place.call(&format!("{line} --assume-same-features")).fails(65, &["8 entries", "64"]);
     // What holds neither pictures nor statistics is named.
     place.put("x.npy", &crate::support::array(&[1], [0.0]));
     place.call(&format!("eval-fid x.npy --ref samples.npz {CHEAP}")).fails(65, &["x.npy"]);

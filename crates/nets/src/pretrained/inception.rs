@@ -14,6 +14,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
+use super::pickle::container::is_pth;
 use super::pickle::read_pth;
 use crate::{Error, Result, Weights};
 
@@ -26,11 +27,10 @@ pub const CONVOLUTIONS: usize = 94;
 /// [`Error::Pth`] or [`Error::Format`] for a file of another kind, and where names or types are not those of the network.
 /// Shapes are compared where the network is built.
 pub fn read(bytes: Vec<u8>) -> Result<Weights> {
-    // The first byte of a zip archive or a pickle, and never of a safetensors file of less than a gigabyte of header.
-    let tensors = match bytes.first_chunk::<4>() {
-        Some(b"PK\x03\x04") => read_pth(bytes)?.to_weights()?,
-        Some([0x80, 2, 0x8a, _]) => read_pth(bytes)?.to_weights()?,
-        _ => Weights::from_safetensors(&bytes, &Device::Cpu)?,
+    let tensors = if is_pth(&bytes) {
+        read_pth(bytes)?.to_weights()?
+    } else {
+        Weights::from_safetensors(&bytes, &Device::Cpu)?
     };
     canonical(&tensors)
 }

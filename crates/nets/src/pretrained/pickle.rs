@@ -10,7 +10,7 @@
 //! Differs: a key that stands twice in a dictionary, a tensor that shows more elements than its storage has, and an
 //! archive whose storages overlap are refused.
 
-mod container;
+pub(crate) mod container;
 mod machine;
 mod tensor;
 mod tree;

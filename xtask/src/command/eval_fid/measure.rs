@@ -1,110 +1,73 @@
-//! The metrics by name, and what each says.
+//! The metrics measured: each as keys of a record, and a line to read.
+
+use std::sync::atomic::Ordering;
 
 use anyhow::Result;
 use sde_core::noise::Noise;
 use sde_eval::{
-    Estimate, Extrapolation, FeatureNetwork, FeatureSet, KidSubsets, Reference as Against, fid, kid,
+    Estimate, FeatureSet, KidSubsets, Reference as Against, fid, inception_score, kid, memorisation,
+    memorisation_bytes, prdc, prdc_bytes,
 };
 use serde_json::{Map, Value, json};
 
+use super::metric::{Metric, Metrics, line};
 use super::reference::Reference;
-use crate::build::sampler::unknown;
 use crate::cli::EvalFid;
 use crate::command::eval_nll::estimate;
 use crate::exit::Failure;
 use crate::features::Features;
 use crate::output::Output;
+use crate::signals;
 
 /// Groups of samples behind the error bar of FID.
 const GROUPS: usize = 3;
-/// How FID is extrapolated: groups, and sizes in each.
-const LINE: Extrapolation = Extrapolation { groups: 4, sizes: 4 };
+/// Parts of an Inception Score, as others take them.
+const PARTS: usize = 10;
+/// Suspected copies that are told.
+const SUSPECTS: usize = 16;
 
-/// A metric.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Metric {
-    Fid,
-    FidInfinity,
-    Kid,
+/// The two sides.
+pub struct Pair<'a> {
+    found: &'a Features,
+    classes: Option<&'a Features>,
+    reference: &'a Reference,
+    args: &'a EvalFid,
 }
 
-impl Metric {
-    const ALL: [(&'static str, Self); 3] =
-        [("fid", Self::Fid), ("fid-infinity", Self::FidInfinity), ("kid", Self::Kid)];
-
-    fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, metric)| *metric == self).map_or("", |(name, _)| name)
-    }
-}
-
-/// Those that were asked for.
-pub struct Metrics(Vec<Metric>);
-
-impl Metrics {
-    /// By their names.
-    pub fn named(names: &[String]) -> Result<Self> {
-        let find = |name: &String| {
-            let found = Metric::ALL.iter().find(|(known, _)| known == name).map(|(_, metric)| *metric);
-            found.ok_or_else(|| unknown("metric", name, &Metric::ALL.map(|(name, _)| name)).into())
-        };
-        names.iter().map(find).collect::<Result<_>>().map(Self)
+impl<'a> Pair<'a> {
+    /// Of features that were computed.
+    pub fn new(
+        found: Option<&'a Features>,
+        classes: Option<&'a Features>,
+        reference: &'a Reference,
+        args: &'a EvalFid,
+    ) -> Result<Self> {
+        let found = found.ok_or_else(|| Failure::Usage("no features were computed".into()))?;
+        Ok(Self { found, classes, reference, args })
     }
 }
 
 impl Metrics {
-    /// Whether all features have to be in memory.
-    pub fn keep_features(&self) -> bool {
-        self.0.iter().any(|metric| metric.keeps_reference())
-    }
-
-    /// The metrics that need the features of the reference.
-    pub fn names_of_kept(&self) -> Vec<&'static str> {
-        self.0.iter().filter(|metric| metric.keeps_reference()).map(|metric| metric.name()).collect()
-    }
-
-    /// Refuses too few pictures before the work, and says what memory the work takes.
-    pub fn check_size(
-        &self,
-        n: usize,
-        network: &dyn FeatureNetwork,
-        args: &EvalFid,
-        output: Output,
-    ) -> Result<()> {
-        let (dim, few) = (network.dim(), n <= network.dim() && !args.allow_small);
-        if few && self.0.iter().any(|metric| matches!(metric, Metric::Fid | Metric::FidInfinity)) {
-            let text = format!(
-                "{n} pictures and features of {dim} entries: the covariance is singular and the distance far too high; take more than {dim}, --metrics kid, which has no bias, a smaller layer (--dims), or --allow-small"
-            );
-            return Err(Failure::Config(text).into());
-        }
-        if self.0.iter().any(|metric| *metric != Metric::Fid) {
-            let bytes = n * dim * size_of::<f32>();
-            output.say(format!("{n} features of {dim} entries stay in memory, {:.0} MB", bytes as f64 / 1e6));
-        }
-        Ok(())
-    }
-
     /// Measures, as keys of a record and lines to read.
-    pub fn measure(
-        &self,
-        found: &Features,
-        reference: &Reference,
-        args: &EvalFid,
-        output: Output,
-    ) -> Result<(Map<String, Value>, Vec<String>)> {
-        let samples =
-            if self.0.iter().any(|metric| *metric != Metric::Fid) { Some(found.kept()?) } else { None };
+    pub fn measure(&self, pair: &Pair<'_>, output: Output) -> Result<(Map<String, Value>, Vec<String>)> {
+        let samples = if self.keeps_samples() { Some(pair.found.kept()?) } else { None };
+        let stop = signals::stop_flag()?;
         let (mut record, mut lines) = (Map::new(), Vec::new());
         for metric in &self.0 {
-            output.say(format!("{} …", metric.name()));
-            let (more, line) = match (metric, &samples, &reference.kept) {
-                (Metric::Fid, ..) => distance(found, reference, args)?,
-                (Metric::FidInfinity, Some(samples), _) => infinity(samples, reference, args)?,
-                (Metric::Kid, Some(samples), Some(others)) => kernel(samples, others, args)?,
+            if stop.load(Ordering::Relaxed) {
+                return Err(Failure::Stopped("all features are safe; the same command goes on".into()).into());
+            }
+            output.say(format!("{} …{}", metric.name(), pair.memory(*metric)));
+            let (more, line) = match (metric, &samples, &pair.reference.kept) {
+                (Metric::Fid, ..) => pair.distance()?,
+                (Metric::Score, ..) => pair.score()?,
+                (Metric::FidInfinity, Some(samples), _) => pair.infinity(samples)?,
+                (Metric::Kid, Some(samples), Some(others)) => pair.kernel(samples, others)?,
+                (Metric::Prdc, Some(samples), Some(others)) => pair.neighbours(samples, others)?,
+                (Metric::Memorisation, Some(samples), Some(others)) => pair.copies(samples, others)?,
                 _ => {
-                    return Err(
-                        Failure::Usage(format!("{}: no features of the reference", metric.name())).into()
-                    );
+                    let text = format!("{}: no features of the reference", metric.name());
+                    return Err(Failure::Usage(text).into());
                 }
             };
             if let Value::Object(more) = more {
@@ -116,56 +79,140 @@ impl Metrics {
     }
 }
 
-impl Metric {
-    fn keeps_reference(self) -> bool {
-        matches!(self, Self::Kid)
+impl Pair<'_> {
+    /// What a metric holds in memory, in words.
+    fn memory(&self, metric: Metric) -> String {
+        let (n, dim) = (self.found.len(), self.found.dim());
+        let m = self.reference.kept.as_ref().map_or(0, FeatureSet::len);
+        let bytes = match metric {
+            Metric::Fid | Metric::Score => return String::new(),
+            Metric::FidInfinity | Metric::Kid => ((n + m) * dim * size_of::<f32>()) as u64,
+            Metric::Prdc => prdc_bytes(n, m, dim, self.args.neighbours),
+            Metric::Memorisation => {
+                memorisation_bytes(n, m, self.reference.held_out.as_ref().map_or(0, FeatureSet::len), dim)
+            }
+        };
+        format!(" about {:.0} MB are in memory", bytes as f64 / 1e6)
     }
-}
 
-fn distance(found: &Features, reference: &Reference, args: &EvalFid) -> Result<(Value, String)> {
-    let measured = fid(&found.grouped(GROUPS)?, found.space(), &reference.law, reference.allow(args))?;
-    let record = json!({
-        "fid": measured.estimate.value,
-        "fid_stderr": measured.estimate.standard_error,
-        "fid_groups": measured.groups,
-    });
-    let text = estimate(&measured.estimate);
-    Ok((record, format!("FID   {text}  (n = {}; error bar of {GROUPS} groups)", measured.estimate.n)))
-}
-
-fn infinity(samples: &FeatureSet, reference: &Reference, args: &EvalFid) -> Result<(Value, String)> {
-    let against = reference.kept.as_ref().map_or(Against::Exact(&reference.law), Against::Features);
-    let measured = LINE.fid(samples, against, reference.allow(args))?;
-    let record = json!({
-        "fid_infinity": measured.estimate.value,
-        "fid_infinity_stderr": measured.estimate.standard_error,
-        "fid_infinity_sizes": measured.sizes,
-        "fid_infinity_distances": measured.distances,
-    });
-    let sizes: Vec<String> = measured.sizes.iter().map(ToString::to_string).collect();
-    Ok((record, format!("FID∞  {}  (line through n = {})", estimate(&measured.estimate), sizes.join(", "))))
-}
-
-fn kernel(samples: &FeatureSet, others: &FeatureSet, args: &EvalFid) -> Result<(Value, String)> {
-    let measured = kid(samples, others)?;
-    let mut record = json!({ "kid": measured.value, "kid_stderr": measured.standard_error });
-    let mut text = format!("KID   {}  (all pairs)", small(&measured));
-    let (size, count) = (args.kid_subset_size, args.kid_subsets);
-    // Subsets that are nearly everything say nothing.
-    if 2 * size <= samples.len().min(others.len()) {
-        let subsets = KidSubsets { size, count }.kid(samples, others, Noise::new(args.seed))?;
-        record["kid_of_subsets"] = json!({
-            "mean": subsets.estimate.value,
-            "standard_deviation": subsets.spread,
-            "subsets": count,
-            "size": size,
+    fn distance(&self) -> Result<(Value, String)> {
+        // Two samples are the least that has a covariance.
+        let groups = GROUPS.min(self.found.len() / 2);
+        let moments = self.found.grouped(groups)?;
+        let measured =
+            fid(&moments, self.found.space(), &self.reference.law, self.reference.allow(self.args))?;
+        let record = json!({
+            "fid": measured.estimate.value,
+            "fid_stderr": measured.estimate.standard_error,
+            "fid_groups": measured.groups,
+            "fid_degrees_of_freedom": groups - 1,
         });
-        text += &format!(
-            "\n      {:.6}, standard deviation {:.6}  ({count} subsets of {size}, as others print it)",
-            subsets.estimate.value, subsets.spread
-        );
+        let (text, n) = (estimate(&measured.estimate), measured.estimate.n);
+        Ok((record, format!("FID   {text}  (n = {n}; error bar of {groups} groups)")))
     }
-    Ok((record, text))
+
+    fn infinity(&self, samples: &FeatureSet) -> Result<(Value, String)> {
+        let kept = self.reference.kept.as_ref();
+        let against = kept.map_or(Against::Exact(&self.reference.law), Against::Features);
+        let n = samples.len().min(kept.map_or(usize::MAX, FeatureSet::len));
+        let line = line(n, samples.dim());
+        let measured = line.fid(samples, against, self.reference.allow(self.args))?;
+        let record = json!({
+            "fid_infinity": measured.estimate.value,
+            "fid_infinity_stderr": measured.estimate.standard_error,
+            "fid_infinity_groups": line.groups,
+            "fid_infinity_sizes": measured.sizes,
+            "fid_infinity_distances": measured.distances,
+            "fid_infinity_reference": if kept.is_some() { "extrapolated, too" } else { "exact" },
+        });
+        let sizes: Vec<String> = measured.sizes.iter().map(ToString::to_string).collect();
+        let text = estimate(&measured.estimate);
+        Ok((
+            record,
+            format!("FID∞  {text}  ({} groups, lines through n = {})", line.groups, sizes.join(", ")),
+        ))
+    }
+
+    fn kernel(&self, samples: &FeatureSet, others: &FeatureSet) -> Result<(Value, String)> {
+        let measured = kid(samples, others)?;
+        let mut record = json!({ "kid": measured.value, "kid_stderr": measured.standard_error });
+        let mut text = format!("KID   {}  (all pairs)", small(&measured));
+        let (smaller, count) = (samples.len().min(others.len()), self.args.kid_subsets);
+        let size = match self.args.kid_subset_size {
+            // Subsets that are nearly everything say nothing.
+            None => Some(1000).filter(|size| 2 * size <= smaller),
+            given => given,
+        };
+        if let Some(size) = size {
+            let subsets = KidSubsets { size, count }.kid(samples, others, Noise::new(self.args.seed))?;
+            record["kid_of_subsets"] = json!({
+                "mean": subsets.estimate.value,
+                "standard_error": subsets.estimate.standard_error,
+                "standard_deviation": subsets.spread,
+                "subsets": count,
+                "size": size,
+            });
+            text += &format!(
+                "\n      {:.6}, standard deviation {:.6}  ({count} subsets of {size}, as others print it)",
+                subsets.estimate.value, subsets.spread
+            );
+        }
+        Ok((record, text))
+    }
+
+    fn neighbours(&self, samples: &FeatureSet, others: &FeatureSet) -> Result<(Value, String)> {
+        let k = self.args.neighbours;
+        let measured = prdc(samples, others, k)?;
+        let record = json!({ "prdc": measured, "prdc_neighbours": k });
+        let lines = [
+            ("precision", measured.precision),
+            ("recall", measured.recall),
+            ("density", measured.density),
+            ("coverage", measured.coverage),
+        ];
+        let lines = lines.map(|(name, value)| format!("{name:9}  {}", estimate(&value)));
+        Ok((record, format!("{}  ({k} neighbours)", lines.join("\n"))))
+    }
+
+    fn copies(&self, samples: &FeatureSet, training: &FeatureSet) -> Result<(Value, String)> {
+        let held_out = self.reference.held_out.as_ref().ok_or_else(|| {
+            let text = "memorisation needs --held-out SOURCE: data that was not trained on, to know how near is near";
+            Failure::Usage(text.into())
+        })?;
+        let measured = memorisation(samples, training, held_out, SUSPECTS)?;
+        let record = json!({ "memorisation": measured, "held_out_n": held_out.len() });
+        let text = format!(
+            "closer     {}  (½: as near to the training data as held-out data is)\nauthentic  {}\nnearest    {}",
+            estimate(&measured.closer),
+            estimate(&measured.authentic),
+            nearest(&measured.suspects)
+        );
+        Ok((record, text))
+    }
+
+    fn score(&self) -> Result<(Value, String)> {
+        let logits = self.classes.ok_or_else(|| Failure::Usage("no classes were computed".into()))?;
+        let parts = PARTS.min(logits.len());
+        let measured = inception_score(&logits.rows()?, parts)?;
+        let record = json!({
+            "inception_score": measured.estimate.value,
+            "inception_score_stderr": measured.estimate.standard_error,
+            "inception_score_spread": measured.spread,
+            "inception_score_parts": parts,
+            "inception_score_weights_sha256": logits.space().weights_sha256,
+        });
+        let text = estimate(&measured.estimate);
+        Ok((
+            record,
+            format!("IS    {text}  ({parts} parts, their standard deviation {:.4})", measured.spread),
+        ))
+    }
+}
+
+/// The three most suspicious samples.
+fn nearest(suspects: &[sde_eval::Suspect]) -> String {
+    let one = |s: &sde_eval::Suspect| format!("{} to {} (ratio {:.2})", s.sample, s.training, s.ratio);
+    suspects.iter().take(3).map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// A small number with its standard error.

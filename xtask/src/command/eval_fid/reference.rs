@@ -10,7 +10,7 @@ use sde_eval::{Allow, FeatureGaussian, FeatureNetwork, FeatureSet, Statistics};
 use sde_train::hash::sha256;
 use serde_json::{Value, json};
 
-use super::measure::Metrics;
+use super::metric::Metrics;
 use crate::cli::EvalFid;
 use crate::exit::Failure;
 use crate::features::Features;
@@ -25,8 +25,11 @@ pub struct Reference {
     pub law: FeatureGaussian,
     /// Its features, if they were wanted.
     pub kept: Option<FeatureSet>,
+    /// Features of held-out data, if there is some.
+    pub held_out: Option<FeatureSet>,
+    /// The features as they were computed, if they were.
+    pub computed: Option<Features>,
     record: Value,
-    computed: Option<Features>,
 }
 
 impl Reference {
@@ -47,20 +50,41 @@ impl Reference {
                 let values = features.to_f64();
                 let dims = values.shape().to_vec();
                 let tensor = host_tensor(values.into_iter().collect(), &dims, DType::F64, &Device::Cpu)?;
-                return Self::of_array(args, path, FeatureSet::new(network.space().clone(), &tensor)?);
+                let features = FeatureSet::new(network.space().clone(), &tensor)?;
+                metrics.check_pictures(features.len(), "features of the reference", network.dim(), args)?;
+                return Self::of_array(args, path, features, network.dim());
             }
         }
         let gallery = Gallery::open(&args.reference, args.ref_n, &args.features, output)?;
+        metrics.check_pictures(gallery.len(), "pictures of the reference", network.dim(), args)?;
+        let held_out = match &args.held_out {
+            Some(source) => Some(Gallery::open(source, None, &args.features, output)?),
+            None => None,
+        };
         let found = Features::of(network, &gallery, args.features.feature_batch, output)?;
         let statistics = Statistics::new(&found.moments()?, found.space(), &found.source, &found.split)?;
-        let kept = if metrics.keep_features() { Some(found.kept()?) } else { None };
-        let record = json!({ "source": found.source, "split": found.split, "n": found.len() });
-        let name = if found.split.is_empty() || found.source.contains(':') {
-            found.source.clone()
-        } else {
-            format!("{}:{}", found.source, found.split)
+        let kept = if metrics.likes_reference() { Some(found.kept()?) } else { None };
+        let held_out = match held_out {
+            Some(gallery) => {
+                let others = Features::of(network, &gallery, args.features.feature_batch, output)?;
+                let kept = others.kept()?;
+                others.remove()?;
+                Some(kept)
+            }
+            None => None,
         };
-        Ok(Self { name, law: FeatureGaussian::new(&statistics)?, kept, record, computed: Some(found) })
+        let record = json!({
+            "source": found.source,
+            "split": found.split,
+            "n": found.len(),
+            "pictures_sha256": found.pictures_sha256(),
+        });
+        let name = match found.split.as_str() {
+            "" => found.source.clone(),
+            split => format!("{}:{split}", found.source),
+        };
+        let law = FeatureGaussian::new(&statistics)?;
+        Ok(Self { name, law, kept, held_out, record, computed: Some(found) })
     }
 
     fn of_statistics(
@@ -70,7 +94,8 @@ impl Reference {
         metrics: &Metrics,
     ) -> Result<Self> {
         let statistics = Statistics::read(path)?;
-        if metrics.keep_features() {
+        refuse_of_pictures(args, path)?;
+        if !metrics.names_of_kept().is_empty() {
             let text = format!(
                 "{}: {} needs the pictures of the reference, or their features; statistics are enough for fid and fid-infinity",
                 path.display(),
@@ -84,28 +109,32 @@ impl Reference {
             }
             None => assume(args, path)?,
         }
-        if statistics.dim() != network.dim() {
-            let text = format!(
-                "{}: of features of {} entries, and these have {}; name the layer with --dims",
-                path.display(),
-                statistics.dim(),
-                network.dim()
-            );
-            return Err(Failure::Data(text).into());
+        check_dim(path, statistics.dim(), network.dim())?;
+        if let Some(about) = statistics.about() {
+            metrics.check_pictures(about.n, "pictures behind the reference", network.dim(), args)?;
         }
         let hash = sha256(&std::fs::read(path)?);
         let record =
             json!({ "statistics": path.display().to_string(), "sha256": hash, "about": statistics.about() });
         let law = FeatureGaussian::new(&statistics)?;
-        Ok(Self { name: path.display().to_string(), law, kept: None, record, computed: None })
+        Ok(Self { name: path.display().to_string(), law, kept: None, held_out: None, record, computed: None })
     }
 
-    fn of_array(args: &EvalFid, path: &Path, features: FeatureSet) -> Result<Self> {
+    fn of_array(args: &EvalFid, path: &Path, features: FeatureSet, dim: usize) -> Result<Self> {
         assume(args, path)?;
+        refuse_of_pictures(args, path)?;
+        check_dim(path, features.dim(), dim)?;
         let hash = sha256(&std::fs::read(path)?);
         let record = json!({ "features": path.display().to_string(), "sha256": hash, "n": features.len() });
         let law = FeatureGaussian::of_features(&features)?;
-        Ok(Self { name: path.display().to_string(), law, kept: Some(features), record, computed: None })
+        Ok(Self {
+            name: path.display().to_string(),
+            law,
+            kept: Some(features),
+            held_out: None,
+            record,
+            computed: None,
+        })
     }
 
     /// What may be compared with it.
@@ -121,6 +150,31 @@ impl Reference {
     /// Removes what was computed for it.
     pub fn remove(self) -> Result<()> {
         self.computed.map_or(Ok(()), Features::remove)
+    }
+}
+
+/// Features of another layer are no reference.
+fn check_dim(path: &Path, found: usize, expected: usize) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    let text = format!(
+        "{}: of features of {found} entries, and these have {expected}; name the layer with --dims",
+        path.display()
+    );
+    Err(Failure::Data(text).into())
+}
+
+/// Options of pictures say nothing of what was computed of them before.
+fn refuse_of_pictures(args: &EvalFid, path: &Path) -> Result<()> {
+    let given = [("--ref-n", args.ref_n.is_some()), ("--held-out", args.held_out.is_some())];
+    match given.iter().find(|(_, given)| *given) {
+        Some((option, _)) => {
+            let text =
+                format!("{option} goes with pictures of the reference, and {} holds none", path.display());
+            Err(Failure::Usage(text).into())
+        }
+        None => Ok(()),
     }
 }
 

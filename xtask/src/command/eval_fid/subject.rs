@@ -42,6 +42,7 @@ impl Subject {
         let run = if is_set { None } else { locate(named.map(Path::new)).ok() };
         match (named, run) {
             (Some(source), None) => {
+                refuse_of_runs(args, source)?;
                 let gallery = Gallery::open(source, args.n, &args.features, output)?;
                 let split = gallery.split.map(|split| split.name());
                 let record = json!({ "source": gallery.name, "split": split, "pictures_sha256": gallery.identity()?["sha256"] });
@@ -109,11 +110,19 @@ impl Subject {
         }
     }
 
-    /// Where its record belongs.
-    pub fn place(&self) -> Option<PathBuf> {
-        let Kind::Run(run, ..) = &self.kind else { return None };
-        let sampler = &run.preset.sampler;
-        Some(run.path.join("records").join(format!("fid-{}-{}.json", sampler.name, sampler.steps)))
+    /// Where its record belongs: a name that says how samples were drawn and what they were compared with. A record of the same
+    /// settings that is there is added to; one of others is left alone.
+    pub fn place(&self, record: &Value, reference: &str) -> Option<PathBuf> {
+        let Kind::Run(run, n, _) = &self.kind else { return None };
+        let (sampler, layer) = (&run.preset.sampler, record["space"]["layer"].as_str().unwrap_or_default());
+        let against = Path::new(reference).file_stem().unwrap_or_default().to_string_lossy();
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+        let against: String = against.chars().map(plain).collect();
+        let name = format!("fid-{}-{}-{layer}-{n}-{against}", sampler.name, sampler.steps);
+        let folder = run.path.join("records");
+        let places = (1..).map(|k| if k == 1 { name.clone() } else { format!("{name}-{k}") });
+        let mut places = places.map(|name| folder.join(name).with_added_extension("json"));
+        places.find(|place| !place.exists() || earlier(place, record).is_some())
     }
 
     /// Removes samples that were drawn for it.
@@ -122,6 +131,38 @@ impl Subject {
             Kind::Run(_, _, stash) => stash.take().map_or(Ok(()), Stash::remove),
             Kind::Pictures(..) => Ok(()),
         }
+    }
+}
+
+/// Keys that differ between two measurements of the same thing.
+const FREE: [&str; 3] = ["code_revision", "device", "command_line"];
+
+/// The record in a file, if it is of the same settings as `record`, which has no metrics yet.
+pub fn earlier(place: &Path, record: &Value) -> Option<Value> {
+    let there: Value = serde_json::from_str(&std::fs::read_to_string(place).ok()?).ok()?;
+    let settings = record.as_object()?.iter().filter(|(key, _)| !FREE.contains(&key.as_str()));
+    settings.clone().all(|(key, value)| there.get(key) == Some(value)).then_some(there)
+}
+
+/// Options of samples say nothing of pictures.
+fn refuse_of_runs(args: &EvalFid, source: &str) -> Result<()> {
+    let guide = &args.guide;
+    let given = [
+        ("--sampler", args.sampler.is_some()),
+        ("--steps", args.steps.is_some()),
+        ("--weights", args.weights.is_some()),
+        ("--set", !args.sets.is_empty()),
+        ("--class", guide.class.is_some()),
+        ("--guidance", guide.guidance.is_some()),
+        ("--clip", guide.clip),
+        ("--threshold", guide.threshold.is_some()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((option, _)) => {
+            let text = format!("{option} is of the samples of a run, and {source} is none");
+            Err(Failure::Usage(text).into())
+        }
+        None => Ok(()),
     }
 }
 

@@ -23,6 +23,11 @@ use crate::Result;
 /// The pickles of the old layout's magic number and version.
 const MAGIC: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.";
 
+/// Whether a file begins as one of these.
+pub(crate) fn is_pth(file: &[u8]) -> bool {
+    file.starts_with(b"PK\x03\x04") || file.starts_with(MAGIC)
+}
+
 pub(super) fn read(file: &Arc<Vec<u8>>) -> Result<Value> {
     if file.starts_with(b"PK\x03\x04") {
         return read_archive(file);

@@ -81,7 +81,8 @@ pub(super) enum Node {
     List(Vec<Id>),
     Tuple(Vec<Id>),
     Dict(Vec<(Id, Id)>),
-    Object(Vec<(Id, Id)>),
+    /// A module, and the dictionary of its attributes.
+    Object(Option<Id>),
     Global(Global),
     Storage(Storage),
     Tensor(Id, Claims),
@@ -312,7 +313,7 @@ impl<'a> Machine<'a> {
         let (arguments, name) = (self.pop()?, self.pop()?);
         match (&self.nodes[arguments], &self.nodes[name]) {
             (Node::Tuple(none), Node::Global(Global::Module)) if none.is_empty() => {
-                self.push(Node::Object(Vec::new()));
+                self.push(Node::Object(None));
                 Ok(())
             }
             _ => Err("an object of another kind than TorchScript's modules".into()),
@@ -322,12 +323,10 @@ impl<'a> Machine<'a> {
     /// An object's attributes: those of an ordered dictionary are of no interest.
     fn attributes(&mut self) -> Result<(), String> {
         let (state, target) = (self.pop()?, self.top()?);
-        let entries = match &self.nodes[state] {
-            Node::Dict(entries) => entries.clone(),
-            _ => Vec::new(),
-        };
+        let given = matches!(self.nodes[state], Node::Dict(_));
         match &mut self.nodes[target] {
-            Node::Object(attributes) if attributes.is_empty() => *attributes = entries,
+            // Remembered, not copied: many objects may be given the same.
+            Node::Object(attributes @ None) if given => *attributes = Some(state),
             Node::Dict(_) => {}
             _ => return Err("attributes are set on what has none".into()),
         }

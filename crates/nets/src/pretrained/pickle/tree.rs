@@ -35,7 +35,11 @@ impl Unfolding<'_> {
             Node::List(items) => Value::List(self.values(items, depth)?),
             Node::Tuple(items) => Value::Tuple(self.values(items, depth)?),
             Node::Dict(entries) => Value::Dict(self.entries(entries, depth)?),
-            Node::Object(entries) => Value::Module(self.entries(entries, depth)?),
+            Node::Object(None) => Value::Module(Vec::new()),
+            Node::Object(Some(attributes)) => match self.value(*attributes, depth + 1)? {
+                Value::Dict(entries) => Value::Module(entries),
+                _ => return Err(refused("attributes of a module that are no dict")),
+            },
             Node::Tensor(storage, claims) => {
                 let Node::Storage(storage) = &nodes[*storage] else {
                     return Err(refused("a tensor without a storage"));
