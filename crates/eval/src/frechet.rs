@@ -10,6 +10,7 @@
 //! From n samples the distance reads too high by about b/n, and from n ≤ D the covariance is singular by construction: that is
 //! refused unless allowed. The error bar is that of disjoint groups of samples, `s/√G`: the spread s of the distances of G groups of
 //! n/G, each to the same reference, whose own sampling error is not in it; or that of the bootstrap.
+//! It has G − 1 degrees of freedom, and where the laws are nearly equal, so that a distance is all bias, it is too large, by up to √G.
 //!
 //! Reference: Fréchet 1957; Dowson, Landau 1982, doi 10.1016/0047-259X(82)90077-X; Heusel et al. 2017, arXiv 1706.08500, Eq. (6);
 //! Efron 1979, doi 10.1214/aos/1176344552.
@@ -23,6 +24,8 @@ use serde::Serialize;
 use crate::estimate::variance;
 use crate::{Error, Estimate, FeatureSet, FeatureSpace, GroupedMoments, Moments, Result, Statistics, matrix};
 
+/// How far, against the largest, an eigenvalue of a covariance read may be below zero.
+const INDEFINITE: f64 = 1e-5;
 /// The site of the draws of a bootstrap.
 const BOOTSTRAP_SITE: u32 = 2;
 
@@ -59,7 +62,7 @@ impl FeatureGaussian {
     /// When the eigenvalues of the covariance do not converge.
     pub fn new(statistics: &Statistics) -> Result<Self> {
         let about = statistics.about();
-        let n = about.map(|about| about.n);
+        let n = about.and_then(|about| about.n);
         let space = about.map(|about| about.space.clone());
         Self::of_moments(space, n, statistics.mean().to_vec(), statistics.matrix())
     }
@@ -70,20 +73,25 @@ impl FeatureGaussian {
     /// As [`new`](Self::new), and for fewer than two features.
     pub fn of_features(features: &FeatureSet) -> Result<Self> {
         let (n, d) = (features.len(), features.dim());
-        let mut moments = Moments::new(d);
-        for rows in matrix::pieces(n, 256) {
-            let block = features.block(rows);
-            block.col_iter().for_each(|row| moments.push_row(&row.iter().copied().collect::<Vec<_>>()));
-        }
-        let (mean, covariance) = moments.mean_and_covariance()?;
         let space = Some(features.space().clone());
         if n > d {
+            let mut moments = Moments::new(d);
+            for rows in matrix::pieces(n, 256) {
+                let block = features.block(rows);
+                block.col_iter().for_each(|row| moments.push_row(&row.iter().copied().collect::<Vec<_>>()));
+            }
+            let (mean, covariance) = moments.mean_and_covariance()?;
             return Self::of_moments(space, Some(n), mean, &covariance);
         }
-        let root = ((n - 1) as f64).sqrt();
-        let block = features.block(0..n);
+        if n < 2 {
+            return Err(Error::mismatch("features behind a covariance", "at least 2", n));
+        }
+        // D × D numbers are never needed here.
+        let (block, root) = (features.block(0..n), ((n - 1) as f64).sqrt());
+        let mean: Vec<f64> = block.row_iter().map(|row| row.iter().sum::<f64>() / n as f64).collect();
         let factor = Mat::from_fn(d, n, |i, k| (block[(i, k)] - mean[i]) / root);
-        Ok(Self { space, n: Some(n), mean, factor, trace: trace(&covariance) })
+        let trace = factor.col_iter().flat_map(|column| column.iter()).map(|v| v * v).sum();
+        Ok(Self { space, n: Some(n), mean, factor, trace })
     }
 
     fn of_moments(
@@ -96,6 +104,15 @@ impl FeatureGaussian {
         let (values, vectors) = matrix::eigen(covariance.as_ref())?;
         let largest = values.last().copied().unwrap_or(0.0);
         let rounding = d as f64 * f64::EPSILON * largest;
+        // Files may hold f32; what is further below zero is no covariance.
+        if let Some(least) = values.first().filter(|least| **least < -INDEFINITE * largest) {
+            let found = format!("an eigenvalue {least:e} beside {largest:e}");
+            return Err(Error::mismatch(
+                "covariance of features",
+                "no direction of negative variance",
+                found,
+            ));
+        }
         let rank = n.map_or(d, |n| d.min(n.saturating_sub(1)));
         let kept: Vec<usize> = (d - rank..d).filter(|&k| values[k] > rounding && values[k] > 0.0).collect();
         let factor = Mat::from_fn(d, kept.len(), |i, k| vectors[(i, kept[k])] * values[kept[k]].sqrt());
@@ -124,7 +141,18 @@ impl FeatureGaussian {
     }
 
     pub(crate) fn check(&self, other: &Self, allow: Allow) -> Result<()> {
-        match (&self.space, &other.space) {
+        other.check_against(self.space.as_ref(), self.n, self.dim(), allow)
+    }
+
+    /// Refuses features of a space, a number and a length that cannot be compared with this law.
+    fn check_against(
+        &self,
+        space: Option<&FeatureSpace>,
+        n: Option<usize>,
+        dim: usize,
+        allow: Allow,
+    ) -> Result<()> {
+        match (space, &self.space) {
             (Some(a), Some(b)) => a.check_same(b)?,
             _ if allow.unknown_space => {}
             _ => {
@@ -133,12 +161,11 @@ impl FeatureGaussian {
                 return Err(Error::mismatch("feature space", expected, "unknown"));
             }
         }
-        if self.dim() != other.dim() {
-            let expected = format!("{} entries each, as in the first", self.dim());
-            return Err(Error::mismatch("features of the second", expected, other.dim()));
+        if dim != self.dim() {
+            let expected = format!("{dim} entries each, as in the first");
+            return Err(Error::mismatch("features of the second", expected, self.dim()));
         }
-        let dim = self.dim();
-        match [self.n, other.n].into_iter().flatten().min() {
+        match [n, self.n].into_iter().flatten().min() {
             Some(n) if n <= dim && !allow.small => Err(Error::FewSamples { n, dim }),
             _ => Ok(()),
         }
@@ -187,20 +214,9 @@ pub fn fid(
     let several = if groups.len() > 1 { groups } else { &[] };
     let laws: Vec<&Moments> = std::iter::once(&total).chain(several).collect();
     // Refused before the work, not behind it.
-    if n <= total.dim() && !allow.small {
-        return Err(Error::FewSamples { n, dim: total.dim() });
-    }
-    let distances: Vec<f64> = laws
-        .into_par_iter()
-        .enumerate()
-        .map(|(k, moments)| {
-            let law = gaussian(moments)?;
-            if k == 0 {
-                law.check(reference, allow)?;
-            }
-            law.distance(reference)
-        })
-        .collect::<Result<_>>()?;
+    reference.check_against(Some(space), Some(n), total.dim(), allow)?;
+    let distances: Vec<f64> =
+        laws.into_par_iter().map(|moments| gaussian(moments)?.distance(reference)).collect::<Result<_>>()?;
     let groups = distances[1..].to_vec();
     let standard_error = variance(&groups).map(|v| (v / groups.len() as f64).sqrt());
     Ok(Fid { estimate: Estimate { value: distances[0], standard_error, n }, groups })

@@ -6,7 +6,7 @@
 //! programs print, with the standard deviation over subsets (divisor: their number). That is no error bar, because subsets share
 //! samples; the standard error told beside it is the delete-d jackknife's: with subsets of m among N and their variance v it is
 //! `√(v m/(N − m) + v/S)`, the second term for having drawn S subsets only. Where both laws are nearly equal it is too large, by up
-//! to √(1 + N/m).
+//! to √(1 + N/m); N is the smaller side's, and where the other has many more the error is too large for it, too.
 //!
 //! Reference: Bińkowski et al. 2018, arXiv 1801.01401, section 4; Shao, Wu 1989, doi 10.1214/aos/1176347263, for the jackknife.
 

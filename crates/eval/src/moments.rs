@@ -174,6 +174,8 @@ impl Moments {
         let [dim, taken, waiting] = [dim, taken, waiting].map(|word| u64::from_le_bytes(*word) as usize);
         let triangle = dim.checked_add(1).and_then(|next| next.checked_mul(dim)).map(|twice| twice / 2);
         let expected = triangle.and_then(|t| t.checked_add(dim)?.checked_add(waiting));
+        // More rows than f64 counts were never taken.
+        let taken = if taken as u64 > 1 << 53 { return Err(wrong(format!("{taken} rows"))) } else { taken };
         let whole = waiting.checked_rem(dim).unwrap_or(waiting) == 0 && waiting < BLOCK.saturating_mul(dim);
         if expected != Some(numbers.len()) || !tail.is_empty() || !(whole || waiting == 0) {
             let found = format!("{} bytes for {dim} entries a row, {waiting} numbers waiting", bytes.len());

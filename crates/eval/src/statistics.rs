@@ -23,8 +23,8 @@ const ASYMMETRY: f64 = 1e-5;
 pub struct About {
     /// Of which features.
     pub space: FeatureSpace,
-    /// Of how many samples.
-    pub n: usize,
+    /// Of how many samples; none for a law that is known.
+    pub n: Option<usize>,
     /// Of what, such as `cifar10` or the name of a folder.
     pub source: String,
     /// Of which part of it, such as `train`; empty where there are no parts.
@@ -51,8 +51,12 @@ impl Statistics {
         split: impl Into<String>,
     ) -> Result<Self> {
         let (mean, covariance) = moments.mean_and_covariance()?;
-        let about =
-            About { space: space.clone(), n: moments.len(), source: source.into(), split: split.into() };
+        let about = About {
+            space: space.clone(),
+            n: Some(moments.len()),
+            source: source.into(),
+            split: split.into(),
+        };
         Ok(Self { mean, covariance, about: Some(about) })
     }
 

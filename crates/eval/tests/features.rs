@@ -66,7 +66,7 @@ fn normal(seed: u64, n: u32, dim: usize) -> Result<Tensor> {
 fn normal_law(dim: usize) -> Result<FeatureGaussian> {
     let entry = |k: usize| if k.is_multiple_of(dim + 1) { 1.0 / (k / (dim + 1) + 1) as f64 } else { 0.0 };
     let covariance: Vec<f64> = (0..dim * dim).map(entry).collect();
-    let about = About { space: space("golden"), n: usize::MAX, source: String::new(), split: String::new() };
+    let about = About { space: space("golden"), n: None, source: String::new(), split: String::new() };
     FeatureGaussian::new(&Statistics::known(&vec![0.0; dim], &covariance)?.described(about))
 }
 
@@ -191,12 +191,18 @@ fn moments_do_not_depend_on_batches_and_survive_a_file() -> Result<()> {
 fn no_result_depends_on_the_number_of_threads() -> Result<()> {
     let (x, y) = (normal(1, 600, 200)?, normal(2, 600, 200)?);
     let measure = || {
-        let distance = frechet_distance(&streamed(&x)?, &streamed(&y)?, SMALL)?;
-        Ok([distance, kid(&set(&x)?, &set(&y)?)?.value].map(f64::to_bits))
+        let (a, b) = (streamed(&x)?, streamed(&y)?);
+        let distance = frechet_distance(&a, &b, SMALL)?;
+        let mut groups = GroupedMoments::new(200, 3)?;
+        groups.push(&x)?;
+        let grouped = fid(&groups, &space("golden"), &b, SMALL)?.estimate.standard_error.unwrap_or(f64::NAN);
+        let line = Extrapolation { groups: 2, sizes: 2 };
+        let infinity = line.fid(&set(&x)?, Reference::Exact(&b), SMALL)?.estimate.value;
+        Ok([distance, grouped, infinity, kid(&set(&x)?, &set(&y)?)?.value].map(f64::to_bits))
     };
-    let with = |threads: usize| -> Result<[u64; 2]> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        pool.map_or_else(|_| measure(), |pool| pool.install(measure))
+    let with = |threads: usize| -> Result<[u64; 4]> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+        pool.install(measure)
     };
     assert_eq!(with(1)?, with(3)?);
     Ok(())
@@ -344,7 +350,7 @@ fn statistics_files_are_those_of_pytorch_fid() -> Result<()> {
     ours.write(&first)?;
     let read = Statistics::read(&first)?;
     assert_eq!(read, ours);
-    assert_eq!(read.about().map(|about| (about.n, about.split.as_str())), Some((12, "train")));
+    assert_eq!(read.about().map(|about| (about.n, about.split.as_str())), Some((Some(12), "train")));
     read.write(&second)?;
     assert_eq!(std::fs::read(&first).ok(), std::fs::read(&second).ok());
     let arrays = read_npz(&first)?;
@@ -394,5 +400,19 @@ fn what_makes_no_sense_is_refused() -> Result<()> {
     assert!(Statistics::known(&[0.0, 0.0], &[1.0, 0.5, 0.0, 1.0]).is_err());
     assert!(Statistics::known(&[0.0, 0.0], &[1.0, 0.0, 0.0, -1.0]).is_err());
     assert!(Statistics::known(&[0.0, f64::NAN], &[1.0, 0.0, 0.0, 1.0]).is_err());
+    Ok(())
+}
+
+/// What cannot be compared is an error before any product of matrices.
+#[test]
+fn a_reference_of_another_length_or_of_no_law_is_refused() -> Result<()> {
+    let mut samples = GroupedMoments::new(4, 3)?;
+    samples.push(&normal(1, 60, 4)?)?;
+    let wide = FeatureGaussian::of_features(&set(&normal(2, 60, 6)?)?)?;
+    let error = fid(&samples, &space("golden"), &wide, Allow { small: true, unknown_space: true });
+    assert!(matches!(error, Err(Error::FeatureSpaces { .. } | Error::Mismatch { .. })), "{error:?}");
+    // Correlations beyond one: a direction of negative variance.
+    let error = FeatureGaussian::new(&Statistics::known(&[0.0, 0.0], &[1.0, 1.5, 1.5, 1.0])?);
+    assert!(error.is_err_and(|e| e.to_string().contains("negative variance")));
     Ok(())
 }

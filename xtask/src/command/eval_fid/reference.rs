@@ -110,8 +110,8 @@ impl Reference {
             None => assume(args, path)?,
         }
         check_dim(path, statistics.dim(), network.dim())?;
-        if let Some(about) = statistics.about() {
-            metrics.check_pictures(about.n, "pictures behind the reference", network.dim(), args)?;
+        if let Some(n) = statistics.about().and_then(|about| about.n) {
+            metrics.check_pictures(n, "pictures behind the reference", network.dim(), args)?;
         }
         let hash = sha256(&std::fs::read(path)?);
         let record =
