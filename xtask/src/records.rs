@@ -83,6 +83,8 @@ pub struct Metric {
     pub standard_error: Option<f64>,
     /// The number of independent samples behind it, if it is told.
     pub n: Option<u64>,
+    /// The degrees of freedom of its standard error, if they are few.
+    pub degrees_of_freedom: Option<f64>,
 }
 
 impl Records {
@@ -150,11 +152,13 @@ fn walk(value: &Value, path: &str, lists: bool, found: &mut Vec<Metric>) {
                 value,
                 standard_error,
                 n,
+                degrees_of_freedom: map.get("degrees_of_freedom").and_then(Value::as_f64),
             }));
         }
         Value::Object(map) => {
             for (key, value) in map {
                 match value.as_f64() {
+                    Some(_) if key.ends_with("degrees_of_freedom") => {}
                     Some(value) => found.extend(beside(map, key, value, below(key))),
                     None => walk(value, &below(key), lists, found),
                 }
@@ -186,6 +190,7 @@ fn beside(map: &Map<String, Value>, key: &str, value: f64, name: String) -> Opti
         value,
         standard_error: error.and_then(Value::as_f64),
         n: map.get("n").and_then(Value::as_u64),
+        degrees_of_freedom: map.get(&format!("{key}_degrees_of_freedom")).and_then(Value::as_f64),
     })
 }
 

@@ -121,6 +121,7 @@ impl Pair<'_> {
             "fid_infinity": measured.estimate.value,
             "fid_infinity_stderr": measured.estimate.standard_error,
             "fid_infinity_groups": line.groups,
+            "fid_infinity_degrees_of_freedom": line.groups - 1,
             "fid_infinity_sizes": measured.sizes,
             "fid_infinity_distances": measured.distances,
             "fid_infinity_reference": if kept.is_some() { "extrapolated, too" } else { "exact" },
