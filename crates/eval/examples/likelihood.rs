@@ -48,7 +48,7 @@ fn main() -> Result<()> {
         ("1 Rademacher probe, 2 repeats", hutchinson(Law::Rademacher, 1), 2),
         ("16 Rademacher probes, 2 repeats", hutchinson(Law::Rademacher, 16), 2),
     ] {
-        let protocol = Protocol { noise: Noise::new(0), repeats, batch: 100 };
+        let protocol = Protocol { noise: Noise::new(0), repeats, dequantisations: 1, batch: 100 };
         let likelihood = Likelihood { divergence, prior: Prior::Exact(&data), ..standard };
         let nll = nll_of_points(&likelihood, &x, &protocol, &mut |_| {})?;
         let (points, probes) = (error(nll.nats.standard_error), error(nll.estimator_error));

@@ -1,6 +1,7 @@
 //! Likelihood and sample quality of diffusion models, each number with its error bar.
 //!
-//! [`nll()`] measures the likelihood of a data set under a model by its probability flow ([`Likelihood`]);
+//! [`nll()`] measures the likelihood of a data set under a model by its probability flow ([`Likelihood`]), or bounds that of its
+//! reverse SDE ([`Elbo`]) or chain ([`DiscreteBound`]);
 //! [`Gaussian`] is the baseline for it; [`DensityMap`] shows the density of a model of the plane;
 //! [`SlicedWasserstein`] and [`mmd()`] compare two samples. [`fid`], [`Extrapolation`] and [`kid`] compare features of images, of a
 //! published network or of your own ([`FeatureNetwork`]); [`Statistics`] keeps them in a file; [`prdc()`] and [`memorisation()`] look at
@@ -32,6 +33,8 @@ mod centred;
 mod density;
 mod distances;
 mod energy;
+mod discrete_bound;
+mod elbo;
 mod error;
 mod estimate;
 mod extrapolation;
@@ -43,12 +46,15 @@ pub mod inception;
 mod inception_score;
 mod kernel;
 mod likelihood;
+mod likelihood_table;
 mod matrix;
 mod memorisation;
 mod mmd;
 mod moments;
 mod nll;
 mod prdc;
+mod nll_csv;
+mod normal;
 mod rows;
 pub mod score;
 mod significance;
@@ -60,6 +66,8 @@ mod u_statistic;
 
 pub use density::{DensityMap, Window};
 pub use energy::energy_distance;
+pub use discrete_bound::{DiscreteBound, ReverseVariance};
+pub use elbo::Elbo;
 pub use error::{Error, Result};
 pub use estimate::Estimate;
 pub use extrapolation::{Extrapolation, FidInfinity, Reference};
@@ -69,11 +77,11 @@ pub use frechet::{Allow, FeatureGaussian, Fid, fid, fid_bootstrap, frechet_dista
 pub use gaussian::{Gaussian, GaussianNll};
 pub use inception_score::{InceptionScore, inception_score};
 pub use kernel::{KidBySubsets, KidSubsets, kid, kid_of_subsets};
-pub use likelihood::{Likelihood, LogDensity, Prior};
+pub use likelihood::{Integrator, Likelihood, LogDensity, PointDensity, Prior};
 pub use memorisation::{Memorisation, Suspect, memorisation, memorisation_bytes};
 pub use mmd::{Bandwidth, Mmd, mmd};
 pub use moments::{GroupedMoments, Moments};
-pub use nll::{Nfe, Nll, Protocol, Solve, nll, nll_of_points};
+pub use nll::{Evaluation, Nfe, Nll, Protocol, Solve, nll, nll_of_points};
 pub use prdc::{Prdc, prdc, prdc_bytes};
 pub use significance::{ErrorBar, two_sided};
 pub use sinkhorn::{Entropic, Sinkhorn};

@@ -2,7 +2,8 @@
 //!
 //! `log p_{t₀}(x) = log p_T(x_T) + ∫_{t₀}^{T} ∇·v(x_t, t) dt`,  `x_{t₀} = x`,
 //!
-//! solved as one system in `[x, ∫∇·v]`, whose error control sees both.
+//! solved as one system in `[x, ∫∇·v]`: adaptively, with an error control that sees both, or along a table
+//! (`likelihood_table.rs`).
 //!
 //! Reference: Chen et al. 2018, arXiv 1806.07366, Eq. (8); Song et al. 2021, arXiv 2011.13456, Eq. (39).
 //! Differs: error control, evaluations and outcome are those of each sample alone; the prior may be the exact
@@ -13,10 +14,31 @@ use sde_core::noise::BatchNoise;
 use sde_core::oracle::Mixture;
 use sde_core::{Converted, Field, LinearSde, Prediction};
 use sde_solvers::adaptive::{Ode, Report};
-use sde_solvers::{Adaptive, Chart, Divergence, Outcome};
+use sde_solvers::{Adaptive, Chart, Divergence, Outcome, Table};
 
+use crate::likelihood_table::along;
 use crate::rows::Rows;
 use crate::{Error, Result};
+
+/// What tells the log density of points, or a number whose mean is not above it.
+pub trait PointDensity {
+    /// The log density of each row of `x`, or a bound of it.
+    ///
+    /// # Shapes
+    /// `x` `[B, …]`; `noise` has one address for each row.
+    ///
+    /// # Errors
+    /// For points that are not finite or do not fit `noise`, and whatever the field returns.
+    fn log_density(&self, x: &Tensor, noise: &BatchNoise) -> Result<Vec<LogDensity>>;
+
+    /// Whether the value is the density itself, not an estimate whose exponential would be biased.
+    fn is_exact(&self) -> bool;
+
+    /// Whether the value is a log probability of levels, not a log density.
+    fn is_of_levels(&self) -> bool {
+        false
+    }
+}
 
 /// The law taken for the state at the end of the flow.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +59,7 @@ impl Prior<'_> {
     }
 
     /// The log density of each state at time `t`.
-    fn log_density<'s>(
+    pub(crate) fn log_density<'s>(
         &self,
         sde: &dyn LinearSde,
         t: f64,
@@ -62,6 +84,27 @@ impl Prior<'_> {
     }
 }
 
+/// How the flow is solved.
+#[derive(Debug, Clone, Copy)]
+pub enum Integrator<'a> {
+    /// With error control: tolerances and limits.
+    Adaptive(Adaptive),
+    /// On the grid of a table that runs from `start` to `end`, made by [`sde_solvers::upward`].
+    Table(&'a Table),
+}
+
+impl From<Adaptive> for Integrator<'_> {
+    fn from(solver: Adaptive) -> Self {
+        Self::Adaptive(solver)
+    }
+}
+
+impl<'a> From<&'a Table> for Integrator<'a> {
+    fn from(table: &'a Table) -> Self {
+        Self::Table(table)
+    }
+}
+
 /// How a log density is computed: the flow, its ends and its solver.
 #[derive(Clone, Copy)]
 pub struct Likelihood<'a> {
@@ -73,9 +116,9 @@ pub struct Likelihood<'a> {
     pub prior: Prior<'a>,
     /// How the divergence is measured.
     pub divergence: Divergence,
-    /// Tolerances and limits.
-    pub solver: Adaptive,
-    /// The variable the solver steps in.
+    /// What solves it.
+    pub solver: Integrator<'a>,
+    /// The variable an adaptive solver steps in.
     pub chart: Chart,
     /// t₀, the time whose density is told.
     pub start: f64,
@@ -88,6 +131,8 @@ pub struct Likelihood<'a> {
 pub struct LogDensity {
     /// In nats; none unless the solve finished.
     pub value: Option<f64>,
+    /// The standard error of a value that is a mean of random ones.
+    pub standard_error: Option<f64>,
     /// Evaluations of the velocity and its divergence.
     pub nfe: usize,
     /// How the solve ended.
@@ -100,7 +145,7 @@ impl<'a> Likelihood<'a> {
         sde: &'a dyn LinearSde,
         field: &'a dyn Field,
         divergence: Divergence,
-        solver: Adaptive,
+        solver: impl Into<Integrator<'a>>,
     ) -> Self {
         let span = sde.span();
         let chart = Chart::natural(sde);
@@ -109,7 +154,7 @@ impl<'a> Likelihood<'a> {
             field,
             prior: Prior::Standard,
             divergence,
-            solver,
+            solver: solver.into(),
             chart,
             start: span.likelihood,
             end: span.end,
@@ -132,33 +177,68 @@ impl<'a> Likelihood<'a> {
         for t in [self.start, self.end] {
             self.field.prediction().conversion(Prediction::Velocity, self.sde, t)?;
         }
-        let points = Rows::new(x, "points whose density is asked")?;
-        if noise.samples.len() != points.len() {
-            let expected = format!("{} addresses, one a point", points.len());
-            return Err(Error::mismatch("noise of the points", expected, noise.samples.len()));
-        }
+        let points = checked_points(x, noise)?;
         let x = x.to_dtype(DType::F64)?;
-        let (shape, probes) = (&x.dims()[1..], self.divergence.probes(noise, &x)?);
-        let flow = AugmentedFlow { likelihood: self, shape, probes };
-        let integral = Tensor::zeros((points.len(), 1), DType::F64, x.device())?;
+        let probes = self.divergence.probes(noise, &x)?;
+        match self.solver {
+            Integrator::Adaptive(solver) => self.adaptive(&solver, &x, points.dim(), probes),
+            Integrator::Table(table) => {
+                let (end, integrals) = along(table, self, &x, &probes)?;
+                let rows = end.flatten_from(1)?.to_vec2::<f64>()?;
+                let priors = self.prior.log_density(self.sde, self.end, rows.iter().map(Vec::as_slice))?;
+                let totals = priors.iter().zip(integrals).map(|(prior, integral)| prior + integral);
+                Ok(totals.map(|total| LogDensity::new(total, table.nfe(), Outcome::Finished)).collect())
+            }
+        }
+    }
+
+    fn adaptive(
+        &self,
+        solver: &Adaptive,
+        x: &Tensor,
+        dim: usize,
+        probes: Vec<Tensor>,
+    ) -> Result<Vec<LogDensity>> {
+        let flow = AugmentedFlow { likelihood: self, shape: &x.dims()[1..], probes };
+        let integral = Tensor::zeros((x.dim(0)?, 1), DType::F64, x.device())?;
         let state = Tensor::cat(&[&x.flatten_from(1)?, &integral], 1)?;
         let (from, to) = (self.chart.of(self.sde, self.start), self.chart.of(self.sde, self.end));
-        let solution = self.solver.integrate(&flow, &state, from, to)?;
+        let solution = solver.integrate(&flow, &state, from, to)?;
         let rows = solution.y.to_vec2::<f64>()?;
-        let ends = rows.iter().map(|row| &row[..points.dim()]);
-        let priors = self.prior.log_density(self.sde, self.end, ends)?;
-        let totals = rows.iter().zip(priors).map(|(row, prior)| prior + row[points.dim()]);
-        Ok(totals.zip(&solution.reports).map(|(total, report)| LogDensity::new(total, report)).collect())
+        let priors = self.prior.log_density(self.sde, self.end, rows.iter().map(|row| &row[..dim]))?;
+        let totals = rows.iter().zip(priors).map(|(row, prior)| prior + row[dim]);
+        let told = |(total, report): (f64, &Report)| LogDensity::new(total, report.nfe, report.outcome);
+        Ok(totals.zip(&solution.reports).map(told).collect())
     }
 }
 
+impl PointDensity for Likelihood<'_> {
+    fn log_density(&self, x: &Tensor, noise: &BatchNoise) -> Result<Vec<LogDensity>> {
+        Likelihood::log_density(self, x, noise)
+    }
+
+    fn is_exact(&self) -> bool {
+        self.divergence == Divergence::Exact
+    }
+}
+
+/// The points as host rows, with one address of noise for each.
+pub(crate) fn checked_points(x: &Tensor, noise: &BatchNoise) -> Result<Rows> {
+    let points = Rows::new(x, "points whose density is asked")?;
+    if noise.samples.len() != points.len() {
+        let expected = format!("{} addresses, one a point", points.len());
+        return Err(Error::mismatch("noise of the points", expected, noise.samples.len()));
+    }
+    Ok(points)
+}
+
 impl LogDensity {
-    fn new(total: f64, report: &Report) -> Self {
-        let outcome = match report.outcome {
+    pub(crate) fn new(total: f64, nfe: usize, outcome: Outcome) -> Self {
+        let outcome = match outcome {
             Outcome::Finished if !total.is_finite() => Outcome::NonFinite,
             other => other,
         };
-        Self { value: (outcome == Outcome::Finished).then_some(total), nfe: report.nfe, outcome }
+        Self { value: (outcome == Outcome::Finished).then_some(total), standard_error: None, nfe, outcome }
     }
 }
 

@@ -3,9 +3,10 @@
 use candle_core::{Device, Tensor};
 use ndarray::{Array2, array};
 use sde_core::OracleField;
-use sde_core::noise::{BatchNoise, Noise, Stream};
+use sde_core::noise::{BatchNoise, Law, Noise, Stream};
 use sde_core::oracle::Mixture;
 use sde_core::process::{Edm, Vp};
+use sde_core::quadrature::GaussLegendre;
 use sde_data::{Batch, Dataset, Encoding, Points, Range, Split, digits};
 use sde_eval::{Error, Gaussian, Likelihood, Nll, Prior, Protocol, Result, nll};
 use sde_solvers::{Adaptive, Divergence};
@@ -69,7 +70,7 @@ fn law(range: Range) -> Result<Mixture> {
 }
 
 fn protocol(repeats: usize) -> Protocol {
-    Protocol { noise: Noise::new(1), repeats, batch: 8 }
+    Protocol { noise: Noise::new(1), repeats, dequantisations: 1, batch: 8 }
 }
 
 /// A process whose σ scales with the range treats both ranges alike, so that bits per dimension must not differ at all.
@@ -170,5 +171,67 @@ fn the_gaussian_baseline_of_the_digits() -> Result<()> {
     }
     // 2.96 ± 0.02 on random splits of four to one; the ranges differ by rounding to f32 alone.
     assert!((values[0] - 2.96).abs() < 0.06 && (values[0] - values[1]).abs() < 1e-5, "{values:?}");
+    Ok(())
+}
+
+/// The log probability of levels under the law with independent pixels: a product of integrals over cells, less what ends of the range cut off.
+fn log_probability(law: &[(f64, f64)], levels: &[u32; 3]) -> f64 {
+    let rule = GaussLegendre::new(30);
+    let of_pixel = |(&(mean, variance), &level): (&(f64, f64), &u32)| {
+        let density =
+            |x: f64| (-0.5 * (x - mean).powi(2) / variance).exp() / (std::f64::consts::TAU * variance).sqrt();
+        let cell = 1.0 / f64::from(LEVELS);
+        rule.integrate(f64::from(level) * cell, f64::from(level + 1) * cell, density).ln()
+    };
+    law.iter().zip(levels).map(of_pixel).sum()
+}
+
+#[test]
+fn more_places_in_a_cell_come_nearer_to_the_probability_of_its_level() -> Result<()> {
+    // Narrow against a cell, so that the density varies in it.
+    let pixels = [(0.4, 0.002), (0.5, 0.001), (0.5, 0.09)];
+    let law = Mixture::diagonal(pixels.map(|p| p.0).to_vec(), pixels.map(|p| p.1).to_vec())?;
+    let sde = Edm::new(1e-4, 40.0)?;
+    let field = OracleField::noise(&law, &sde);
+    let likelihood = Likelihood {
+        prior: Prior::Exact(&law),
+        ..Likelihood::new(&sde, &field, Divergence::Exact, Adaptive::new(1e-4, 1e-5))
+    };
+    let data = Levels::new(Range::UNIT);
+    let indices: Vec<usize> = (0..data.len()).collect();
+    // Densities in [0, 1] are probabilities times levels.
+    let offset = 3.0 * f64::from(LEVELS).ln();
+    let mut bounds = Vec::new();
+    for dequantisations in [1, 4, 16] {
+        let many = Protocol { dequantisations, ..protocol(24 / dequantisations.min(8)) };
+        let found = nll(&likelihood, &data, &indices, &many, &mut |_| ())?;
+        assert!(found.nfe.min >= 20 * dequantisations, "{:?}", found.nfe);
+        bounds.push((found.nats.value + offset, found.estimator_error.unwrap_or(f64::NAN)));
+    }
+    let exact = data.levels.iter().map(|levels| -log_probability(&pixels, levels)).sum::<f64>() / 20.0;
+    for pair in bounds.windows(2) {
+        let error = pair[0].1.hypot(pair[1].1);
+        assert!(pair[1].0 < pair[0].0 - 2.0 * error, "{bounds:?} do not fall");
+    }
+    let (last, error) = bounds[2];
+    assert!(last > exact - 4.0 * error && last < exact + 0.5 * (bounds[0].0 - exact), "{bounds:?} {exact}");
+    Ok(())
+}
+
+#[test]
+fn places_in_cells_are_for_cells_and_for_exact_densities() -> Result<()> {
+    let law = law(Range::UNIT)?;
+    let field = OracleField::noise(&law, &Vp::STANDARD);
+    let many = Protocol { dequantisations: 3, ..protocol(1) };
+    let refused = |divergence: Divergence, encoding: Option<Encoding>| {
+        let likelihood = Likelihood::new(&Vp::STANDARD, &field, divergence, Adaptive::new(1e-3, 1e-3));
+        let data = Levels::new(Range::UNIT);
+        let data = Levels { encoding: encoding.unwrap_or(data.encoding), ..data };
+        nll(&likelihood, &data, &[0], &many, &mut |_| ()).err().map(|e| e.to_string()).unwrap_or_default()
+    };
+    let noisy = refused(Divergence::Hutchinson { law: Law::Rademacher, probes: 1 }, None);
+    assert!(noisy.contains("exact divergence"), "{noisy}");
+    let points = refused(Divergence::Exact, Some(Encoding::Continuous));
+    assert!(points.contains("dequantised levels"), "{points}");
     Ok(())
 }

@@ -208,7 +208,7 @@ fn a_sample_alone_is_bitwise_the_sample_in_a_batch() -> Result<()> {
 }
 
 fn protocol(repeats: usize) -> Protocol {
-    Protocol { noise: Noise::new(3), repeats, batch: 7 }
+    Protocol { noise: Noise::new(3), repeats, dequantisations: 1, batch: 7 }
 }
 
 #[test]
@@ -265,8 +265,8 @@ fn a_solve_that_does_not_arrive_is_told_not_averaged() -> Result<()> {
     assert!(found.write_csv(&mut csv).is_ok());
     let text = String::from_utf8_lossy(&csv).into_owned();
     let lines: Vec<&str> = text.lines().collect();
-    assert_eq!((lines.len(), lines[0]), (7, "index,repeat,log_density,nfe,outcome"));
-    assert!(lines[3].starts_with("1,0,,") && lines[3].ends_with(",non_finite"), "{}", lines[3]);
+    assert_eq!((lines.len(), lines[0]), (7, "index,repeat,log_density,nfe,outcome,stderr"));
+    assert!(lines[3].starts_with("1,0,,") && lines[3].ends_with(",non_finite,"), "{}", lines[3]);
     let read_back: Option<f64> = lines[2].split(',').nth(2).and_then(|v| v.parse().ok());
     assert_eq!(read_back, found.solves[1].result.value);
 

@@ -77,6 +77,14 @@ pub enum Error {
         /// The sampler.
         sampler: &'static str,
     },
+    /// A rule that draws noise was asked to run from data to noise.
+    #[error(
+        "{sampler} draws noise, and the way from data to noise is that of the probability flow: take a deterministic rule, or eta or lambda 0"
+    )]
+    Upward {
+        /// The sampler.
+        sampler: &'static str,
+    },
     /// An adaptive solve did not arrive.
     #[error(
         "sample {sample} stopped at t = {} after {} evaluations: {:?}; raise max_nfe or the tolerances (settings of the sampler)",

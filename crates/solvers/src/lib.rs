@@ -38,6 +38,7 @@ mod prior;
 mod sampler;
 pub mod table;
 mod tableau;
+mod upward;
 mod variance;
 
 pub use adaptive::{Adaptive, Control, Outcome, Pair};
@@ -54,6 +55,7 @@ pub use table::{
     ScoreSde, SdeDpmSolver, Slope, Start, StochasticDdim, Tab, Table, UniPc, Update, Variance, denoise,
 };
 pub use tableau::Tableau;
+pub use upward::upward;
 pub use variance::{LearnedVariance, WithMoments};
 
 /// The snippet of the crate's README, run as a test.

@@ -43,7 +43,7 @@ pub fn run(args: &Demo, output: Output) -> Result<()> {
     }
 
     let config = &run.preset.likelihood;
-    let protocol = Protocol { noise, repeats: config.repeats, batch: config.batch };
+    let protocol = Protocol { noise, repeats: config.repeats, dequantisations: 1, batch: config.batch };
     let (found, mut record) = eval_nll::measure(&run, Split::Test, None, &protocol, None, output)?;
     let [fitted, held_out] = [Split::Train, Split::Test]
         .map(|split| run.preset.data.load(split, Use::Likelihood, args.seed, output));

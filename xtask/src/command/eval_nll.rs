@@ -50,7 +50,12 @@ fn edit(args: &EvalNll, source: &mut Source) {
 }
 
 fn protocol(args: &EvalNll, config: &LikelihoodConfig) -> Protocol {
-    Protocol { noise: Noise::new(args.seed), repeats: config.repeats, batch: config.batch }
+    Protocol {
+        noise: Noise::new(args.seed),
+        repeats: config.repeats,
+        dequantisations: 1,
+        batch: config.batch,
+    }
 }
 
 /// The settings that a likelihood takes from a configuration.

@@ -30,8 +30,12 @@ impl Multistep for EulerMaruyama {
             let diffusion = sde.diffusion(from);
             let carry = Op::IDENTITY.sub(&sde.drift(from).scale(h))?;
             let term = diffusion.scale(0.5 * h * (1.0 + self.lambda * self.lambda));
-            let noise = diffusion.sqrt()?.scale(self.lambda * h.sqrt());
-            Ok(Update::new(from, to, carry, vec![term]).with_noise(noise))
+            let update = Update::new(from, to, carry, vec![term]);
+            // Without noise it is a rule of the flow, which runs either way in time; then there is no root.
+            if self.lambda == 0.0 {
+                return Ok(update);
+            }
+            Ok(update.with_noise(diffusion.sqrt()?.scale(self.lambda * h.sqrt())))
         })
     }
 }
