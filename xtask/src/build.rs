@@ -8,7 +8,7 @@ pub mod sampler;
 mod variance;
 
 pub use data::{DataConfig, Loaded, Use};
-pub use likelihood::LikelihoodConfig;
+pub use likelihood::{Kind, LikelihoodConfig};
 pub use loss::LossConfig;
 pub use process::ProcessConfig;
 pub use sampler::SamplerConfig;

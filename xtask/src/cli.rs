@@ -3,6 +3,7 @@
 mod bench;
 mod compare;
 mod eval;
+mod eval_nll;
 mod eval_score;
 mod fid;
 mod results;
@@ -19,6 +20,7 @@ pub use bench::{
 };
 pub use compare::{Compare, Report};
 pub use eval::Eval;
+pub use eval_nll::{EvalNll, Shard};
 pub use eval_score::EvalScore;
 pub use fid::{EvalFid, FeatureArgs, FidStats};
 pub use results::Results;
@@ -68,7 +70,7 @@ pub enum Command {
     /// Measure everything that can be measured of a run
     Eval(Eval),
     /// Measure the likelihood of data under a run, or of points under a known density
-    EvalNll(EvalNll),
+    EvalNll(Box<EvalNll>),
     /// Say what is wrong with a score against time: loss, Fokker–Planck residual, asymmetry, paths, error
     EvalScore(Box<EvalScore>),
     /// Measure how far the pictures of a run are from others: FID, KID and their kin
@@ -155,52 +157,6 @@ pub struct Oracle {
     /// Explicit times, decreasing, .npy; a likelihood takes the first and the last
     #[arg(long, value_name = "FILE")]
     pub times: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub struct EvalNll {
-    /// The run's directory [default: the newest under checkpoints/]
-    pub run: Option<PathBuf>,
-    /// Which data: train or test
-    #[arg(long, default_value = "test")]
-    pub split: String,
-    /// The first N examples only [default: all]
-    #[arg(long, value_parser = positive::<usize>)]
-    pub n: Option<usize>,
-    /// Probes of a random divergence [default: the preset's]
-    #[arg(long, value_name = "K", value_parser = positive::<usize>)]
-    pub probes: Option<usize>,
-    /// Solves of each example, each with fresh noise [default: the preset's]
-    #[arg(long, value_name = "R", value_parser = positive::<usize>)]
-    pub repeats: Option<usize>,
-    /// The divergence: exact, rademacher or normal [default: the preset's]
-    #[arg(long, value_name = "NAME")]
-    pub divergence: Option<String>,
-    /// The law taken at T: standard, or (for a known density) exact
-    #[arg(long, value_name = "NAME", default_value = "standard")]
-    pub prior: String,
-    /// Seed of probes and dequantisation
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
-    /// Examples solved together; changes nothing but memory [default: the preset's]
-    #[arg(long, value_name = "N", value_parser = positive::<usize>)]
-    pub batch: Option<usize>,
-    #[command(flatten)]
-    pub density: Oracle,
-    /// With --oracle, the points whose density is wanted, .npy [N, D]
-    #[arg(long, value_name = "FILE", requires = "oracle", conflicts_with = "run")]
-    pub points: Option<PathBuf>,
-    /// Where the log densities in nats go, one for each point, .npy
-    #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
-    /// Which weights: raw, or the name of an average [default: the first average]
-    #[arg(long, value_name = "NAME")]
-    pub weights: Option<String>,
-    /// Change a setting, such as sampler.rtol=1e-8; may be given many times
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub sets: Vec<String>,
-    #[command(flatten)]
-    pub device: DeviceArg,
 }
 
 #[derive(Debug, Args)]

@@ -18,6 +18,8 @@ pub enum Failure {
     NonFinite(String),
     /// A signal stopped the work; running again continues.
     Stopped(String),
+    /// Another process is at work on the same file.
+    InUse(String),
 }
 
 impl fmt::Display for Failure {
@@ -26,7 +28,8 @@ impl fmt::Display for Failure {
         | Self::Data(text)
         | Self::Config(text)
         | Self::NonFinite(text)
-        | Self::Stopped(text)) = self;
+        | Self::Stopped(text)
+        | Self::InUse(text)) = self;
         f.write_str(text)
     }
 }
@@ -69,6 +72,7 @@ fn code_of(cause: &(dyn StdError + 'static)) -> Option<u8> {
             Failure::Data(_) => DATA,
             Failure::NonFinite(_) => NON_FINITE,
             Failure::Stopped(_) => TRY_AGAIN,
+            Failure::InUse(_) => IN_USE,
             Failure::Config(_) => CONFIG,
         });
     }

@@ -16,6 +16,7 @@ mod figures;
 mod files;
 mod gallery;
 mod inception;
+mod journal;
 mod oracle;
 mod output;
 mod pictures;

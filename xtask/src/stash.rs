@@ -1,29 +1,23 @@
-//! Rows on their way to a file: they are appended to `NAME.partial` as they come, and `NAME.partial.json` says how many are safe and of
-//! what they are, so that work of hours that is cut off goes on where it stood.
+//! Rows on their way to a file, batch after batch: a [`Journal`] of rows and of the network calls of each.
 //!
-//! Images are kept as levels (u8), features as f32, points as f64. The note is replaced by a rename, after the rows are on the disk; rows beyond those
-//! it counts are cut off when work goes on.
+//! Images are kept as levels (u8), features as f32, points as f64.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use sde_data::Encoding;
-use sde_train::hash::sha256;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::exit::Failure;
+use crate::journal::Journal;
 
-/// What is known of the rows that are safe.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Note {
-    /// SHA-256 of what the rows are of.
-    identity: String,
+/// What is kept of the rows that are safe.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Facts {
     /// Their number.
     rows: usize,
     /// Network calls of each, where that is of interest.
@@ -58,17 +52,9 @@ impl Entries {
 
 /// Rows under way.
 pub struct Stash {
-    path: PathBuf,
-    file: File,
-    note: Note,
+    journal: Journal<Facts>,
     entries: Entries,
     shape: Vec<usize>,
-}
-
-fn partial(name: &Path) -> PathBuf {
-    let mut path = name.as_os_str().to_owned();
-    path.push(".partial");
-    path.into()
 }
 
 impl Stash {
@@ -77,59 +63,18 @@ impl Stash {
     /// # Errors
     /// When rows of something else are there.
     pub fn open(name: &Path, identity: &Value, entries: Entries, shape: &[usize]) -> Result<Self> {
-        let path = partial(name);
-        if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        }
-        let identity = sha256(identity.to_string().as_bytes());
-        let there = Self::note_of(&path)?;
-        if there.as_ref().is_some_and(|note| note.identity != identity) {
-            let text = format!(
-                "{}: an unfinished file of something else is there; finish it with its own options, remove it, or name another --out",
-                path.display()
-            );
-            return Err(Failure::Config(text).into());
-        }
-        let note = there.unwrap_or(Note { identity, rows: 0, nfe: Vec::new() });
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .with_context(|| format!("cannot open {}", path.display()))?;
-        let mut stash = Self { path, file, note, entries, shape: shape.to_vec() };
-        let length = (stash.len() * stash.row_bytes()) as u64;
-        if stash.file.metadata()?.len() < length {
-            let text =
-                format!("{}: shorter than its note says; remove it and begin anew", stash.path.display());
-            return Err(Failure::Data(text).into());
-        }
-        stash.file.set_len(length)?;
-        stash.file.seek(SeekFrom::End(0))?;
-        Ok(stash)
-    }
-
-    fn note_of(path: &Path) -> Result<Option<Note>> {
-        let place = path.with_added_extension("json");
-        match fs::read(&place) {
-            Ok(bytes) => {
-                let note = serde_json::from_slice(&bytes);
-                note.map(Some).map_err(|e| Failure::Data(format!("{}: {e}", place.display())).into())
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(anyhow::Error::from(e).context(format!("cannot read {}", place.display()))),
-        }
+        let other = "an unfinished file of something else is there; finish it with its own options, remove it, or name another --out";
+        Ok(Self { journal: Journal::open(name, identity, other)?, entries, shape: shape.to_vec() })
     }
 
     /// The number of rows that are safe.
     pub fn len(&self) -> usize {
-        self.note.rows
+        self.journal.facts().rows
     }
 
     /// Network calls of each row.
     pub fn nfe(&self) -> &[usize] {
-        &self.note.nfe
+        &self.journal.facts().nfe
     }
 
     fn row_bytes(&self) -> usize {
@@ -149,19 +94,11 @@ impl Stash {
                 values.iter().flat_map(|v| v.to_le_bytes()).collect()
             }
         };
-        let failed = || format!("cannot write {}", self.path.display());
-        self.file.write_all(&bytes).and_then(|()| self.file.sync_data()).with_context(failed)?;
-        self.note.rows += x.dim(0)?;
-        self.note.nfe.extend(nfe);
-        let (place, fresh) =
-            (self.path.with_added_extension("json"), self.path.with_added_extension("json.new"));
-        let write = || -> std::io::Result<()> {
-            let mut file = File::create(&fresh)?;
-            file.write_all(serde_json::to_string(&self.note)?.as_bytes())?;
-            file.sync_data()?;
-            fs::rename(&fresh, &place)
-        };
-        write().with_context(|| format!("cannot write {}", place.display()))
+        let count = x.dim(0)?;
+        self.journal.append(&bytes, |facts| {
+            facts.rows += count;
+            facts.nfe.extend(nfe);
+        })
     }
 
     /// All rows `[N, shape…]`.
@@ -171,9 +108,9 @@ impl Stash {
 
     /// Some rows `[n, shape…]`.
     pub fn block(&self, rows: Range<usize>) -> Result<Tensor> {
-        let failed = || format!("cannot read {}", self.path.display());
+        let failed = || format!("cannot read {}", self.journal.path().display());
         let mut bytes = vec![0; rows.len() * self.row_bytes()];
-        let mut file = File::open(&self.path).with_context(failed)?;
+        let mut file = File::open(self.journal.path()).with_context(failed)?;
         file.seek(SeekFrom::Start((rows.start * self.row_bytes()) as u64)).with_context(failed)?;
         file.read_exact(&mut bytes).with_context(failed)?;
         let dims: Vec<usize> = std::iter::once(rows.len()).chain(self.shape.iter().copied()).collect();
@@ -182,15 +119,7 @@ impl Stash {
 
     /// Removes the stash, once what was in it stands elsewhere. Another stash of the same rows may have done it.
     pub fn remove(self) -> Result<()> {
-        for path in [self.path.with_added_extension("json"), self.path] {
-            match fs::remove_file(&path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(anyhow::Error::from(e).context(format!("cannot remove {}", path.display())));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        self.journal.remove()
     }
 }
 
@@ -198,6 +127,12 @@ impl Stash {
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::fs;
+    use std::path::PathBuf;
+
+    fn partial(name: &Path) -> PathBuf {
+        name.with_added_extension("partial")
+    }
 
     #[test]
     fn rows_come_back_and_another_set_is_refused() -> Result<()> {

@@ -82,8 +82,8 @@ pub struct Nll {
     pub dim: usize,
     /// R.
     pub repeats: usize,
-    /// The standard error, in nats, that probes and dequantisation alone would leave for these very examples;
-    /// unknown for one repeat.
+    /// The standard error, in nats, that probes, draws and dequantisation alone would leave for these very examples;
+    /// for one repeat that of the draws of a bound, and unknown of a likelihood.
     pub estimator_error: Option<f64>,
     /// Evaluations a solve.
     pub nfe: Nfe,
@@ -287,7 +287,15 @@ impl Nll {
         let means: Vec<f64> = finished.iter().map(|repeats| mean(repeats)).collect();
         let nats = Estimate::mean(&means)?;
         // The mean over n examples of means over R repeats has the variance Σ s²/R / n².
-        let within: Option<f64> = finished.iter().map(|repeats| variance(repeats)).sum();
+        let within: Option<f64> = match repeats {
+            // One value of each, which may tell its own error.
+            1 => solves
+                .iter()
+                .filter(|s| s.result.value.is_some())
+                .map(|s| Some(s.result.standard_error?.powi(2)))
+                .sum(),
+            _ => finished.iter().map(|repeats| variance(repeats)).sum(),
+        };
         let counts: Vec<usize> = solves.iter().map(|solve| solve.result.nfe).collect();
         let bits = |offset| nats.affine(1.0 / (dim as f64 * std::f64::consts::LN_2), offset);
         Ok(Self {

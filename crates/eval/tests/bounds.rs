@@ -1,15 +1,15 @@
 //! Variational bounds against closed forms: equalities for exact scores, quadratures for wrong ones, a density and a probability that sum to one.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use nalgebra::DMatrix;
-use sde_core::noise::{BatchNoise, Noise};
+use sde_core::noise::{BatchNoise, Law, Noise, Stream};
 use sde_core::oracle::Mixture;
 use sde_core::process::{Cosine, Discrete, Edm, LinearPath, SubVp, Ve, Vp};
 use sde_core::quadrature::GaussLegendre;
 use sde_core::{Field, FieldFn, LinearSde, OracleField, Prediction, TimeGrid};
 use sde_data::{Encoding, Range};
 use sde_eval::{
-    DiscreteBound, Elbo, Error, Estimate, LogDensity, PointDensity, Prior, Result, ReverseVariance,
+    DiscreteBound, Elbo, Error, Estimate, LogDensity, PointDensity, Prior, Result, ReverseVariance, ScoreGap,
 };
 
 fn addresses(n: usize) -> BatchNoise {
@@ -183,6 +183,67 @@ fn a_wrong_score_has_the_bound_of_its_quadrature_below_the_density_of_its_sde() 
     Ok(())
 }
 
+impl Linear<'_> {
+    /// The variance that the law of the model's flow has at t: V = P exp(−2 ∫_t^T (f + ½ g² a)).
+    fn variance_of_the_flow(&self, t: f64, end: f64) -> f64 {
+        let rate = |clock: f64| {
+            let t = self.sde.time_of_clock(clock);
+            let [_, _, g, a] = self.at(t);
+            let f = self.sde.drift(t).as_scalar().unwrap_or(f64::NAN);
+            (f + 0.5 * g * a) / self.sde.clock_rate(t)
+        };
+        let (first, last) = (self.sde.clock(t), self.sde.clock(end));
+        let panel = |i: usize| first + (last - first) * i as f64 / 10.0;
+        let rule = GaussLegendre::new(20);
+        let integral: f64 = (0..10).map(|i| rule.integrate(panel(i), panel(i + 1), rate)).sum();
+        self.sde.prior().as_scalar().unwrap_or(f64::NAN) * (-2.0 * integral).exp()
+    }
+}
+
+/// The divergences of a wrong linear score's two models from Gaussian data are known, and made up of the gaps.
+#[test]
+fn gaps_of_the_score_make_up_the_divergence_of_the_flow_and_bound_that_of_the_sde() -> Result<()> {
+    let (sde, v, scale, n) = (Vp::STANDARD, 0.25, 1.1, 40_000u32);
+    let model = Linear { sde: &sde, v, scale };
+    let data = Mixture::diagonal(vec![0.0], vec![v])?;
+    let truth = OracleField::noise(&data, &sde);
+    let (start, end) = (1e-3, 1.0);
+    let of_flow = FieldFn::new(Prediction::Score, |x: &Tensor, t: &[f64]| {
+        let factors: Vec<f64> = t.iter().map(|&t| -1.0 / model.variance_of_the_flow(t, end)).collect();
+        Ok(x.broadcast_mul(&Tensor::new(factors, x.device())?.unsqueeze(1)?)?)
+    });
+    let noise = BatchNoise::new(Noise::new(2), 0, 0..n);
+    let unit = noise.tensor(Law::Normal, Stream::User, 0, &[1], DType::F64, &Device::Cpu)?;
+    let gap = ScoreGap::new(
+        &sde,
+        (&model.field(), &truth, Some(&of_flow)),
+        &(&unit * v.sqrt())?,
+        (start, end),
+        &noise,
+    )?;
+    // KL of N(0, a) from N(0, b).
+    let divergence = |a: f64, b: f64| 0.5 * (a / b - 1.0 - (a / b).ln());
+    let law = |t: f64| {
+        let [alpha, square, ..] = model.at(t);
+        alpha * alpha * v + square
+    };
+    let prior = divergence(law(end), 1.0);
+    let (matching, Some(difference), Some(fisher)) = (gap.score_matching, gap.difference, gap.fisher) else {
+        panic!("no gaps: {gap:?}")
+    };
+    let total = prior + matching.value + difference.value;
+    let exact = divergence(law(start), model.variance_of_the_flow(start, end));
+    let error = matching.standard_error.unwrap_or(f64::NAN) + difference.standard_error.unwrap_or(f64::NAN);
+    assert!((total - exact).abs() < 4.0 * error && error < 0.05 * exact, "{total} ± {error}, not {exact}");
+    assert!(difference.value.powi(2) <= 1.01 * matching.value * fisher.value, "{gap:?}");
+    let of_sde = divergence(law(start), model.variance_of_the_model(start, end));
+    assert!(of_sde < prior + matching.value + 4.0 * error, "{of_sde} {gap:?}");
+    let alone = ScoreGap::new(&sde, (&truth, &truth, None), &unit, (start, end), &noise)?;
+    assert_eq!((alone.score_matching.value, alone.difference), (0.0, None));
+    assert!(ScoreGap::new(&sde, (&truth, &truth, None), &unit, (0.0, end), &noise).is_err());
+    Ok(())
+}
+
 /// Numbers of an independent computation: three correlated coordinates at (1, −2, ½) under VP with ∫β = 3.
 #[test]
 fn a_correlated_gaussian_has_the_bounds_computed_elsewhere() -> Result<()> {
@@ -196,7 +257,7 @@ fn a_correlated_gaussian_has_the_bounds_computed_elsewhere() -> Result<()> {
     let expected = [-2.901370415403, -2.999252342917, -2.912762923043];
     for ((field, prior), expected) in fields.into_iter().zip(priors).zip(expected) {
         let bound = Elbo { prior, start: 1e-6, ..Elbo::new(&sde, field, 200) };
-        assert_mean("golden", averaged(&bound, &[1.0, -2.0, 0.5], 6000)?, expected, 0.003);
+        assert_mean("golden", averaged(&bound, &[1.0, -2.0, 0.5], 2000)?, expected, 0.006);
     }
     Ok(())
 }

@@ -79,6 +79,8 @@ pub enum Use {
     Training,
     /// Likelihood: dequantised, never mirrored.
     Likelihood,
+    /// A bound of a chain: levels or dequantised, as configured; never mirrored.
+    Bound,
 }
 
 impl DataConfig {

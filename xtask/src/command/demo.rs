@@ -3,7 +3,7 @@
 use anyhow::Result;
 use sde_core::noise::Noise;
 use sde_data::Split;
-use sde_eval::{Gaussian, Protocol};
+use sde_eval::Gaussian;
 use serde_json::json;
 
 use super::sample::{merge, picture};
@@ -42,9 +42,7 @@ pub fn run(args: &Demo, output: Output) -> Result<()> {
         picture.save(&sheet)?;
     }
 
-    let config = &run.preset.likelihood;
-    let protocol = Protocol { noise, repeats: config.repeats, dequantisations: 1, batch: config.batch };
-    let (found, mut record) = eval_nll::measure(&run, Split::Test, None, &protocol, None, output)?;
+    let (found, mut record) = eval_nll::measure(&run, Split::Test, noise, output)?;
     let [fitted, held_out] = [Split::Train, Split::Test]
         .map(|split| run.preset.data.load(split, Use::Likelihood, args.seed, output));
     let gaussian = Gaussian::fit(fitted?.set.as_ref(), noise)?.nll(held_out?.set.as_ref(), noise)?;

@@ -1,20 +1,24 @@
-//! `eval-nll`: the likelihood of held-out data under a run, or of points under a known density.
+//! `eval-nll`: the likelihood of held-out data under a run, or of points under a known density; or a bound of it.
+
+mod method;
+mod work;
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use candle_core::{Device, Tensor};
 use ndarray::Array1;
 use sde_core::TimeGrid;
 use sde_core::noise::Noise;
 use sde_data::Split;
-use sde_eval::{Estimate, Likelihood, Nll, Prior, Protocol, nll, nll_of_points};
-use sde_solvers::Chart;
+use sde_eval::{Estimate, Evaluation, Nll, Prior, Protocol, nll, nll_of_points};
 use serde_json::{Value, json};
 
+use self::method::{Method, Setting};
+use self::work::{Cost, Work, examples_hash, list};
 use super::plane;
 use super::sample::{OracleSettings, exact_field, explicit_times, merge};
-use crate::build::{LikelihoodConfig, SamplerConfig, Use, sampler};
+use crate::build::{Kind, LikelihoodConfig, Loaded, Use, sampler};
 use crate::cli::EvalNll;
 use crate::config::Source;
 use crate::device;
@@ -38,39 +42,37 @@ pub fn run(args: &EvalNll, output: Output) -> Result<()> {
 
 /// The options that stand for settings of the section `likelihood`.
 fn edit(args: &EvalNll, source: &mut Source) {
-    let counts = [("probes", args.probes), ("repeats", args.repeats), ("batch", args.batch)];
+    let counts = [
+        ("probes", args.probes),
+        ("repeats", args.repeats),
+        ("batch", args.batch),
+        ("steps", args.steps),
+        ("draws", args.draws),
+        ("dequantise_samples", args.dequantise_samples),
+    ];
     for (key, value) in counts {
         if let Some(value) = value {
             source.put("likelihood", key, value as i64);
         }
     }
-    if let Some(divergence) = &args.divergence {
-        source.put("likelihood", "divergence", divergence.clone());
+    let names = [
+        ("divergence", &args.divergence),
+        ("sampler", &args.sampler),
+        ("grid", &args.grid),
+        ("bound", &args.bound),
+        ("variance", &args.variance),
+    ];
+    for (key, value) in names {
+        if let Some(value) = value {
+            source.put("likelihood", key, value.clone());
+        }
     }
 }
 
-fn protocol(args: &EvalNll, config: &LikelihoodConfig) -> Protocol {
-    Protocol {
-        noise: Noise::new(args.seed),
-        repeats: config.repeats,
-        dequantisations: 1,
-        batch: config.batch,
-    }
-}
-
-/// The settings that a likelihood takes from a configuration.
-pub fn configure<'a>(
-    base: Likelihood<'a>,
-    sampler: &SamplerConfig,
-    times: Option<&TimeGrid>,
-) -> Result<Likelihood<'a>> {
-    let ends = times.map_or((base.start, base.end), |grid| (grid.stop(), grid.start()));
-    Ok(Likelihood {
-        chart: sampler.chart()?.unwrap_or_else(|| Chart::natural(base.sde)),
-        start: ends.0,
-        end: ends.1,
-        ..base
-    })
+/// The protocol of a configuration.
+pub fn protocol(config: &LikelihoodConfig, noise: Noise) -> Protocol {
+    let dequantisations = config.dequantise_samples.unwrap_or(1);
+    Protocol { noise, repeats: config.repeats, dequantisations, batch: config.batch }
 }
 
 /// A value with its standard error.
@@ -94,38 +96,13 @@ pub fn summary(found: &Nll) -> String {
     format!("{main} (n = {}, {:.0} network calls each{unfinished})", found.nats.n, found.nfe.mean)
 }
 
-/// A likelihood as the keys of a record.
-pub fn record_of(
-    found: &Nll,
-    likelihood: &Likelihood<'_>,
-    config: &LikelihoodConfig,
-    sampler: &SamplerConfig,
-) -> Value {
-    let main = found.bits_per_dim.as_ref().unwrap_or(&found.nats);
-    let mut record = json!({
-        "command": "eval-nll",
-        "nats": found.nats.value,
-        "nats_stderr": found.nats.standard_error,
-        "stderr": main.standard_error,
-        "n": found.nats.n,
-        "dim": found.dim,
-        "nfe": found.nfe,
-        "unfinished": found.unfinished,
-        "estimator_error_nats": found.estimator_error,
-        "prior": likelihood.prior.name(),
-        "divergence": config.divergence,
-        "probes": config.probes,
-        "repeats": config.repeats,
-        "t_start": likelihood.start,
-        "t_stop": likelihood.end,
-        "rtol": sampler.rtol,
-        "atol": sampler.atol,
-        "chart": sampler.chart,
-    });
-    if let Some(bits) = &found.bits_per_dim {
-        record["bits_per_dim"] = json!(bits.value);
+/// The same, which says what kind of number it is.
+fn told(kind: Kind, found: &Nll) -> String {
+    match kind {
+        Kind::Flow => summary(found),
+        Kind::Elbo => format!("bound of the SDE's likelihood: {}", summary(found)),
+        Kind::Discrete => format!("bound of the chain's likelihood: {}", summary(found)),
     }
-    record
 }
 
 fn of_density(args: &EvalNll, file: &Path, output: Output) -> Result<()> {
@@ -141,16 +118,22 @@ fn of_density(args: &EvalNll, file: &Path, output: Output) -> Result<()> {
     }
     let times = explicit_times(args.density.times.as_deref())?;
     let span = sde.span();
-    let end = times.as_ref().map_or(span.end, TimeGrid::start);
-    let field = exact_field(&data, sde.as_ref(), end);
-    let divergence = settings.likelihood.divergence()?;
-    let prior = if args.prior == "exact" { Prior::Exact(&data) } else { Prior::Standard };
-    let base = Likelihood::new(sde.as_ref(), &field, divergence, settings.sampler.adaptive());
-    // Where sampling of a known density stops, its likelihood starts.
-    let likelihood =
-        configure(Likelihood { prior, start: span.sampling, ..base }, &settings.sampler, times.as_ref())?;
-    let found = nll_of_points(&likelihood, &x, &protocol(args, &settings.likelihood), &mut |_| ())?;
-    let mut record = record_of(&found, &likelihood, &settings.likelihood, &settings.sampler);
+    let field = exact_field(&data, sde.as_ref(), times.as_ref().map_or(span.end, TimeGrid::start));
+    let setting = Setting {
+        sde: sde.as_ref(),
+        process: &settings.process,
+        field: &field,
+        prior: if args.prior == "exact" { Prior::Exact(&data) } else { Prior::Standard },
+        config: &settings.likelihood,
+        sampler: &settings.sampler,
+        // Where sampling of a known density stops, its likelihood starts.
+        start: span.sampling,
+    };
+    let method = Method::new(setting, times.as_ref())?;
+    let density = method.density(sde_data::Encoding::Continuous)?;
+    let protocol = protocol(&settings.likelihood, Noise::new(args.seed));
+    let found = nll_of_points(density.as_ref(), &x, &protocol, &mut |_| ())?;
+    let mut record = method.record(&found)?;
     record["oracle"] = json!(file.display().to_string());
     record["process"] = json!(settings.process);
     record["seed"] = json!(args.seed);
@@ -159,7 +142,7 @@ fn of_density(args: &EvalNll, file: &Path, output: Output) -> Result<()> {
         write_tensor(out, &log_densities(&found, x.dim(0)?)?)?;
         record["files"] = json!([out.display().to_string()]);
     }
-    output.result(summary(&found), &record)
+    output.result(told(method.kind(), &found), &record)
 }
 
 /// The log density of each point, averaged over repeats.
@@ -175,16 +158,29 @@ fn log_densities(found: &Nll, n: usize) -> Result<Tensor> {
     Ok(Tensor::from_vec(sums.to_vec(), n, &Device::Cpu)?)
 }
 
+/// What the measurement of a run is made of.
+fn setting<'a>(run: &'a Run, field: &'a dyn sde_core::Field) -> Setting<'a> {
+    Setting {
+        sde: run.sde.as_ref(),
+        process: &run.preset.process,
+        field,
+        prior: Prior::Standard,
+        config: &run.preset.likelihood,
+        sampler: &run.preset.sampler,
+        start: run.sde.span().likelihood,
+    }
+}
+
+/// The data that a measurement is of.
+fn load(run: &Run, method: &Method<'_>, split: Split, output: Output) -> Result<Loaded> {
+    let purpose = if method.kind() == Kind::Discrete { Use::Bound } else { Use::Likelihood };
+    run.preset.data.load(split, purpose, run.seed, output)
+}
+
 fn of_network(args: &EvalNll, output: Output) -> Result<()> {
     let device = device::select(&args.device.name, output)?;
-    let run = Run::open(
-        args.run.as_deref(),
-        args.weights.as_deref(),
-        &args.sets,
-        |s| edit(args, s),
-        &device,
-        output,
-    )?;
+    let (name, weights) = (args.run.as_deref(), args.weights.as_deref());
+    let run = Run::open(name, weights, &args.sets, |s| edit(args, s), &device, output)?;
     if args.prior == "exact" {
         let text = "--prior exact: the law of a network's data at T is not known; take standard, or --oracle";
         return Err(Failure::Usage(text.into()).into());
@@ -195,50 +191,92 @@ fn of_network(args: &EvalNll, output: Output) -> Result<()> {
         other => return Err(sampler::unknown("split", other, &["train", "test"]).into()),
     };
     let times = explicit_times(args.density.times.as_deref())?;
-    let (found, mut record) =
-        measure(&run, split, args.n, &protocol(args, &run.preset.likelihood), times.as_ref(), output)?;
+    let field = run.field();
+    let method = Method::new(setting(&run, &field), times.as_ref())?;
+    let data = load(&run, &method, split, output)?;
+    let density = method.density(data.set.encoding())?;
+    let protocol = protocol(&run.preset.likelihood, Noise::new(args.seed));
+    let n = args.n.unwrap_or(data.set.len()).min(data.set.len());
+    let bound = run.preset.likelihood.bound.as_ref().map_or_else(String::new, |bound| format!("-{bound}"));
+    let dim = run.shape.iter().product();
+    let work = Work {
+        evaluation: Evaluation::new(density.as_ref(), data.set.as_ref(), protocol)?,
+        protocol,
+        n,
+        folder: run.path.join("records"),
+        name: format!("nll-{}{bound}", split.name()),
+        identity: json!({
+            "weights": run.record()["weights_sha256"],
+            "method": method.identity(),
+            "split": split.name(),
+            "data": run.preset.data,
+            "examples": n,
+            "examples_sha256": examples_hash(data.set.as_ref(), n, &protocol)?,
+            "seed": args.seed,
+        }),
+        cost: method.exact_products(dim)?.map(|products| Cost { products, calls: method.calls() }),
+    };
+    let whole = match args.shard {
+        Some(shard) => {
+            work.part(shard, output)?;
+            let missing = work.missing(shard.of)?;
+            if !missing.is_empty() {
+                let mut record = run.record();
+                let part = format!("{}/{}", shard.part, shard.of);
+                merge(&mut record, json!({ "command": "eval-nll", "shard": part, "missing": missing }));
+                let text = format!("part {part} is done; of the others {} are missing", list(&missing));
+                return output.result(text, &record);
+            }
+            work.merged(shard.of)?
+        }
+        None if args.merge => work.merged(work.parts()?)?,
+        None => work.whole(output)?,
+    };
+    let found = work.evaluation.summarise(whole.solves.clone())?;
+    let mut record = describe(&run, &method, &data, &found, (split, args.seed), output)?;
     record["seed"] = json!(args.seed);
-    let name = format!("nll-{}", args.split);
-    let csv = run.path.join("records").join(format!("{name}.csv"));
-    let file = std::fs::File::create(&csv).with_context(|| format!("cannot write {}", csv.display()))?;
-    found
-        .write_csv(std::io::BufWriter::new(file))
-        .with_context(|| format!("cannot write {}", csv.display()))?;
-    save_record(&run.path.join("records").join(format!("{name}.json")), &record)?;
+    save_record(&work.folder.join(format!("{}.json", work.name)), &record)?;
+    whole.finish()?;
     if let Some(out) = &args.out {
         write_tensor(out, &log_densities(&found, found.nats.n + found.unfinished)?)?;
     }
-    output.result(summary(&found), &record)
+    output.result(told(method.kind(), &found), &record)
 }
 
-/// The likelihood of a split under a run, and its record.
-pub fn measure(
+/// The record of a likelihood that was measured.
+fn describe(
     run: &Run,
-    split: Split,
-    n: Option<usize>,
-    protocol: &Protocol,
-    times: Option<&TimeGrid>,
+    method: &Method<'_>,
+    data: &Loaded,
+    found: &Nll,
+    (split, seed): (Split, u64),
     output: Output,
-) -> Result<(Nll, Value)> {
-    let data = run.preset.data.load(split, Use::Likelihood, run.seed, output)?;
-    let config = &run.preset.likelihood;
-    let field = run.field();
-    let base = Likelihood::new(run.sde.as_ref(), &field, config.divergence()?, run.preset.sampler.adaptive());
-    let likelihood = configure(base, &run.preset.sampler, times)?;
-    let indices: Vec<usize> = (0..n.unwrap_or(data.set.len()).min(data.set.len())).collect();
-    let bar = output.bar((indices.len() * protocol.repeats) as u64, "solving");
-    let found =
-        nll(&likelihood, data.set.as_ref(), &indices, protocol, &mut |done| bar.set_position(done as u64));
-    bar.finish_and_clear();
-    let found = found?;
+) -> Result<Value> {
     let mut record = run.record();
-    if run.shape == [2] {
-        merge(&mut record, plane::describe(run, &likelihood, protocol.noise.seed(), output)?);
+    if run.shape == [2] && method.kind() == Kind::Flow {
+        merge(&mut record, plane::describe(run, &method.flow()?, seed, output)?);
     }
-    merge(&mut record, record_of(&found, &likelihood, config, &run.preset.sampler));
+    merge(&mut record, method.record(found)?);
     record["split"] = json!(split.name());
     if let Some(entropy) = data.toy.as_ref().and_then(sde_data::Toy::entropy) {
         record["entropy_nats"] = json!(entropy);
     }
+    Ok(record)
+}
+
+/// The likelihood of a split under a run, and its record.
+pub fn measure(run: &Run, split: Split, noise: Noise, output: Output) -> Result<(Nll, Value)> {
+    let field = run.field();
+    let method = Method::new(setting(run, &field), None)?;
+    let data = load(run, &method, split, output)?;
+    let density = method.density(data.set.encoding())?;
+    let protocol = protocol(&run.preset.likelihood, noise);
+    let indices: Vec<usize> = (0..data.set.len()).collect();
+    let bar = output.bar((indices.len() * protocol.repeats) as u64, "solving");
+    let progress = &mut |done| bar.set_position(done as u64);
+    let found = nll(density.as_ref(), data.set.as_ref(), &indices, &protocol, progress);
+    bar.finish_and_clear();
+    let found = found?;
+    let record = describe(run, &method, &data, &found, (split, noise.seed()), output)?;
     Ok((found, record))
 }

@@ -8,6 +8,7 @@ mod events;
 mod exit_codes;
 mod fid;
 mod import;
+mod likelihood;
 mod mishaps;
 mod oracle;
 mod report;
