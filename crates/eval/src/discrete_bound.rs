@@ -15,7 +15,8 @@
 //!
 //! Reference: Ho, Jain, Abbeel 2020, arXiv 2006.11239, Eq. (5), (12), (13); Su, "Topics", ch. 2.
 //! Differs: written in x₀, so that it exists where the signal is gone; tails of L_0 are not clipped at 1e-12; the small
-//! variance of the last step, which is 0, is that of the step before, as in published code.
+//! variance of the last step, which is 0, is that of the step before, as in published code, unless that is less than half of ρ²
+//! (on grids with short steps at the data), and ρ² then: x₀ given `x_{t_1}` has that where the data is smooth.
 
 use candle_core::{DType, Device, Tensor};
 use sde_core::noise::{BatchNoise, Stream, host_tensor};
@@ -31,7 +32,7 @@ use crate::{Error, LogDensity, PointDensity, Prior, Result};
 /// The variance of the steps of a reverse chain.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ReverseVariance {
-    /// b̃², right for data at one point.
+    /// b̃², right for data at one point; in L_0 as above.
     Small,
     /// b², right for normal data.
     Large,
@@ -105,9 +106,10 @@ impl<'a> DiscreteBound<'a> {
             steps.push(Step { t, alpha, sigma, posterior, variance: v, weight, probability });
             (alpha_s, sigma_s) = (alpha, sigma);
         }
-        let smallest = steps.get(1).map_or(f64::NAN, |step| step.posterior);
+        let next = steps.get(1).map_or(0.0, |step| step.posterior);
         if let (ReverseVariance::Small, Some(first)) = (variance, steps.first_mut()) {
-            first.variance = smallest;
+            let forward = (first.sigma / first.alpha).powi(2);
+            first.variance = if next >= 0.5 * forward { next } else { forward };
         }
         if let Some(bad) = steps.iter().find(|step| !(step.variance > 0.0 && step.variance.is_finite())) {
             let expected = format!("one above 0 for each of {} steps", steps.len());
