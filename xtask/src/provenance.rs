@@ -29,9 +29,10 @@ pub fn command_line() -> String {
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "--python" | "--out" => drop(arguments.next()),
-            "--markdown" | "--json" => {}
-            word if word.starts_with("--python=") || word.starts_with("--out=") => {}
+            // A whole that was put together from parts is the whole.
+            "--python" | "--out" | "--shard" => drop(arguments.next()),
+            "--markdown" | "--json" | "--merge" => {}
+            word if ["--python=", "--out=", "--shard="].iter().any(|option| word.starts_with(option)) => {}
             word => words.push(plain(word)),
         }
     }

@@ -130,7 +130,7 @@ fn a_run_of_samples_that_is_killed_goes_on_and_ends_the_same() {
     }
     // Other samples are not mixed in.
     place.write("mixed/samples.partial", "");
-    place.write("mixed/samples.partial.json", r#"{"identity":"other","rows":0,"nfe":[]}"#);
+    place.write("mixed/samples.partial.json", r#"{"identity":"other","length":0,"rows":0,"nfe":[]}"#);
     let refused = place.call(&format!("{line} --out mixed"));
     assert_eq!(refused.code, Some(78), "{}", refused.stderr);
     assert!(refused.stderr.contains("something else"), "{}", refused.stderr);

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::cli::Shard;
 use crate::exit::Failure;
 use crate::journal::{Journal, fingerprint};
-use crate::output::{Output, save_record, write};
+use crate::output::{Output, save_record, write_whole};
 use crate::signals;
 
 /// Examples of the first batch where the time is to be estimated from it.
@@ -284,9 +284,7 @@ impl Whole {
             Kept::Journal(journal) => journal.finish(),
             Kept::Parts { csv, files } => {
                 let rows: String = self.solves.iter().map(Solve::to_csv).collect();
-                let fresh = csv.with_added_extension("new");
-                write(&fresh, format!("{}{rows}", Solve::CSV_HEADER).as_bytes())?;
-                fs::rename(&fresh, &csv).with_context(|| format!("cannot rename {}", fresh.display()))?;
+                write_whole(&csv, format!("{}{rows}", Solve::CSV_HEADER).as_bytes())?;
                 for file in files {
                     // Another part that was done at the same moment may have put the same whole together.
                     for file in [file.with_extension("json"), file] {
