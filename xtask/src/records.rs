@@ -43,7 +43,9 @@ const SETTINGS: [&str; 27] = [
     "t_stop",
     "directions",
     "bound",
+    "variance",
     "integrator",
+    "dequantise_samples",
     "feature_space",
     "features",
     "space",
@@ -104,7 +106,8 @@ impl Records {
         for entry in entries.into_iter().flatten() {
             let file = entry.with_context(|| format!("cannot read {}", folder.display()))?.path();
             let Some(stem) = file.file_stem().and_then(|stem| stem.to_str()) else { continue };
-            if file.extension().is_none_or(|e| e != "json") || !file.is_file() {
+            // The note of a file under way is no record.
+            if file.extension().is_none_or(|e| e != "json") || stem.ends_with(".partial") || !file.is_file() {
                 continue;
             }
             let text =
@@ -179,7 +182,7 @@ fn walk(value: &Value, path: &str, lists: bool, found: &mut Vec<Metric>) {
 fn beside(map: &Map<String, Value>, key: &str, value: f64, name: String) -> Option<Metric> {
     // The error of the main number, which is bits/dim where there are any.
     let main = match key {
-        "bits_per_dim" => map.get("stderr"),
+        "bits_per_dim" | "bound_bits_per_dim" => map.get("stderr"),
         "gaussian_bits_per_dim" => map.get("gaussian_stderr"),
         _ => None,
     };

@@ -81,7 +81,8 @@ fn histogram(file: &Path, name: &str, record: &Value) -> Result<String> {
     // The same affine map that made bits/dim of the mean makes them of each.
     let dim = of("dim").unwrap_or(1.0);
     let scale = 1.0 / (dim * std::f64::consts::LN_2);
-    let bits = of("bits_per_dim").zip(of("nats")).map(|(bits, nats)| bits - nats * scale);
+    let either = |key: &str| of(key).or_else(|| of(&format!("bound_{key}")));
+    let bits = either("bits_per_dim").zip(either("nats")).map(|(bits, nats)| bits - nats * scale);
     let values: Vec<f64> = per_example(&text)
         .into_values()
         .map(|nats| bits.map_or(nats, |offset| nats * scale + offset))
@@ -105,7 +106,7 @@ fn histogram(file: &Path, name: &str, record: &Value) -> Result<String> {
         y: Axis::linear("examples"),
         series: vec![Series { name: String::new(), points: places.collect(), mark: Mark::Bars }],
     };
-    let mean = of("bits_per_dim").or(of("nats")).map_or(String::new(), |mean| {
+    let mean = either("bits_per_dim").or(either("nats")).map_or(String::new(), |mean| {
         format!("mean {} {unit}, n = {}", with_error(mean, of("stderr")), values.len())
     });
     chart(&drawn, &mean)

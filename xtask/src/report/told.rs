@@ -14,8 +14,9 @@ const PICTURES: usize = 8;
 const LARGEST: u64 = 6 << 20;
 
 /// Numbers that stand at the top if they were measured: the key, and what it is called.
-const FIRST: [(&str, &str); 9] = [
+const FIRST: [(&str, &str); 10] = [
     ("bits_per_dim", "bits/dim"),
+    ("bound_bits_per_dim", "bits/dim, bound"),
     ("nats", "nats"),
     ("fid", "FID"),
     ("fid_infinity", "FID∞"),

@@ -108,14 +108,14 @@ impl Work<'_> {
             "shard": format!("{}/{}", shard.part, shard.of),
             "examples": journal.facts().examples,
         });
-        save_record(&csv.with_extension("json"), &note)?;
+        save_record(&csv.with_extension("part"), &note)?;
         journal.finish()
     }
 
     /// Whether a part of this evaluation is done.
     fn is_done(&self, shard: Shard) -> Result<bool> {
         let csv = self.csv(Some(shard));
-        let note = csv.with_extension("json");
+        let note = csv.with_extension("part");
         if !(csv.is_file() && note.is_file()) {
             return Ok(false);
         }
@@ -144,7 +144,7 @@ impl Work<'_> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
         let of = |name: String| {
-            let (_, of) = name.strip_prefix(&prefix)?.strip_suffix(".json")?.split_once("-of-")?;
+            let (_, of) = name.strip_prefix(&prefix)?.strip_suffix(".part")?.split_once("-of-")?;
             of.parse::<usize>().ok()
         };
         let mut counts: Vec<usize> = names.filter_map(of).collect();
@@ -287,7 +287,7 @@ impl Whole {
                 write_whole(&csv, format!("{}{rows}", Solve::CSV_HEADER).as_bytes())?;
                 for file in files {
                     // Another part that was done at the same moment may have put the same whole together.
-                    for file in [file.with_extension("json"), file] {
+                    for file in [file.with_extension("part"), file] {
                         match fs::remove_file(&file) {
                             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
                             _ => {}
