@@ -32,7 +32,7 @@ const BARE: [&str; 15] = [
 ];
 
 /// Keys that say how something was measured; numbers from different ones cannot be compared.
-const SETTINGS: [&str; 27] = [
+const SETTINGS: [&str; 29] = [
     "command",
     "split",
     "n",
