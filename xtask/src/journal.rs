@@ -2,7 +2,7 @@
 //! of, so that a call that was cut off goes on where it stood.
 //!
 //! The note is replaced by a rename, after the bytes are on the disk; bytes beyond those it counts are cut off when work goes on. A second
-//! process at the same file can be kept out.
+//! process at the same file is kept out, where the system has locks.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Seek, SeekFrom, Write};
@@ -51,7 +51,7 @@ impl<F: Serialize + DeserializeOwned + Default> Journal<F> {
     /// The journal of what will be called `name`: a new one, or what an earlier call with the same identity left.
     ///
     /// # Errors
-    /// When that of something else is there, which `other` names with the way out.
+    /// When that of something else is there, which `other` names with the way out, and when another process is at it.
     pub fn open(name: &Path, identity: &Value, other: &str) -> Result<Self> {
         let path = partial(name);
         if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
@@ -59,11 +59,7 @@ impl<F: Serialize + DeserializeOwned + Default> Journal<F> {
         }
         let identity = fingerprint(identity);
         // A note without its file is what is left of work that was finished.
-        let there = if path.exists() { Self::note_of(&path)? } else { None };
-        if there.as_ref().is_some_and(|note| note.identity != identity) {
-            return Err(Failure::Config(format!("{}: {other}", path.display())).into());
-        }
-        let note = there.unwrap_or_else(|| Note { identity, length: 0, facts: F::default() });
+        let begun = path.exists();
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -71,6 +67,16 @@ impl<F: Serialize + DeserializeOwned + Default> Journal<F> {
             .write(true)
             .open(&path)
             .with_context(|| format!("cannot open {}", path.display()))?;
+        // Before anything is believed or cut off: the other process may be in the middle of it.
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            let text = format!("{}: another process is at work on it; wait for it", path.display());
+            return Err(Failure::InUse(text).into());
+        }
+        let there = if begun { Self::note_of(&path)? } else { None };
+        if there.as_ref().is_some_and(|note| note.identity != identity) {
+            return Err(Failure::Config(format!("{}: {other}", path.display())).into());
+        }
+        let note = there.unwrap_or_else(|| Note { identity, length: 0, facts: F::default() });
         let mut journal = Self { name: name.to_owned(), path, file, note };
         if journal.file.metadata()?.len() < journal.note.length {
             let text =
@@ -80,18 +86,6 @@ impl<F: Serialize + DeserializeOwned + Default> Journal<F> {
         journal.file.set_len(journal.note.length)?;
         journal.file.seek(SeekFrom::End(0))?;
         Ok(journal)
-    }
-
-    /// Keeps other processes that ask for the same out, where the system has locks, until the journal is gone.
-    ///
-    /// # Errors
-    /// When another process is at it.
-    pub fn alone(self) -> Result<Self> {
-        if let Err(TryLockError::WouldBlock) = self.file.try_lock() {
-            let text = format!("{}: another process is at work on it", self.path.display());
-            return Err(Failure::InUse(text).into());
-        }
-        Ok(self)
     }
 
     /// Where the bytes are.

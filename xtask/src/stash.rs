@@ -147,9 +147,11 @@ mod tests {
         bytes.push(9);
         fs::write(partial(&name), bytes)?;
         let mut again = open("a")?;
+        assert!(open("a").is_err_and(|e| e.to_string().contains("another process")));
         assert_eq!((again.len(), again.nfe()), (2, &[5, 5][..]));
         again.append(&x.narrow(0, 1, 1)?, &[6])?;
         assert_eq!(again.rows()?.to_vec2::<u8>()?, [[0, 1], [2, 1], [2, 1]]);
+        drop(again);
         assert!(open("b").is_err_and(|e| e.to_string().contains("something else")));
         fs::write(partial(&name), [0])?;
         assert!(open("a").is_err_and(|e| e.to_string().contains("shorter")));

@@ -65,6 +65,7 @@ impl Reference {
         let statistics = Statistics::new(&found.moments()?, found.space(), &found.source, &found.split)?;
         let kept = if metrics.likes_reference() { Some(found.kept()?) } else { None };
         let held_out = match held_out {
+            Some(gallery) if found.are_of(network, &gallery)? => Some(found.kept()?),
             Some(gallery) => {
                 let others = Features::of(network, &gallery, args.features.feature_batch, output)?;
                 let kept = others.kept()?;

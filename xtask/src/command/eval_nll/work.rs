@@ -191,7 +191,7 @@ impl Work<'_> {
 
     /// Solves the examples of a range that are not there yet, batch after batch.
     fn solve(&self, csv: &Path, (from, to): (usize, usize), output: Output) -> Result<Journal<Done>> {
-        let mut journal = Journal::<Done>::open(csv, &self.identity, OTHER)?.alone()?;
+        let mut journal = Journal::<Done>::open(csv, &self.identity, OTHER)?;
         if journal.is_empty() {
             journal.append(Solve::CSV_HEADER.as_bytes(), |_| ())?;
         }
