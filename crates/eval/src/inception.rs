@@ -128,6 +128,11 @@ impl Inception {
         Ok(Params::initialise(noise, DType::F32, &device, build)?.1.to_weights()?)
     }
 
+    /// Where it runs.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// The classes that its classifier tells apart, where its weights have one.
     pub fn classes(&self) -> Option<usize> {
         self.network.classes()

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::{DeviceArg, positive};
 
+/// With --json a record of each command, one a line.
 #[derive(Debug, Args)]
 pub struct Eval {
     /// The run's directory [default: the newest under checkpoints/]

@@ -17,7 +17,7 @@ pub struct EvalScore {
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = positive::<usize>)]
     pub n: usize,
     /// How many times, from the smallest that networks are trained at to T, even in log ρ
-    #[arg(long, value_name = "K", default_value_t = 11, value_parser = positive::<usize>)]
+    #[arg(long, value_name = "K", default_value_t = 11, value_parser = several)]
     pub count: usize,
     /// Derivatives in K random directions a point; 0 takes all axes, exactly [default: 0 up to 4 dimensions, else 1]
     #[arg(long, value_name = "K")]
@@ -45,4 +45,9 @@ pub struct EvalScore {
     pub sets: Vec<String>,
     #[command(flatten)]
     pub device: super::DeviceArg,
+}
+
+/// Two at least: the first and the last time.
+fn several(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n >= 2).ok_or_else(|| "expected a whole number, 2 or more".into())
 }

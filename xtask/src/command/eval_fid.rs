@@ -17,7 +17,7 @@ use super::sample::merge;
 use crate::cli::EvalFid;
 use crate::features::{self, Features};
 use crate::output::{Output, save_record};
-use crate::provenance::revision;
+use crate::provenance::{device_name, revision};
 
 /// Runs the command.
 pub fn run(args: &EvalFid, output: Output) -> Result<()> {
@@ -48,6 +48,7 @@ pub fn run(args: &EvalFid, output: Output) -> Result<()> {
         "reference": reference.record(),
         "squares": args.squares,
         "allow_small": args.allow_small,
+        "device": device_name(network.network().device()),
         "code_revision": revision(),
     });
     merge(&mut record, of);

@@ -57,6 +57,9 @@ pub fn trajectories(
     chart: Chart,
     (from, to): (f64, f64),
 ) -> Result<Trajectories> {
+    if from == to {
+        return Err(Error::mismatch("ends of a path", "two times", from));
+    }
     for t in [from, to] {
         points.field.prediction().conversion(Prediction::Velocity, points.sde, t)?;
     }
@@ -81,7 +84,8 @@ pub fn trajectories(
         energy,
         straightness,
         relative_straightness: straightness.value / energy.value.max(f64::MIN_POSITIVE),
-        length_ratio: of(&|path| path.length / path.displacement.max(f64::MIN_POSITIVE))?,
+        // A point that stays where it is goes straight.
+        length_ratio: of(&|path| if path.length == 0.0 { 1.0 } else { path.length / path.displacement })?,
         nfe,
         unfinished: samples - arrived.len(),
     })
