@@ -312,3 +312,12 @@ fn no_path_of_a_machine() {
     }
     report("paths of one machine", &offences);
 }
+
+#[test]
+fn results_are_those_of_the_records() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let called =
+        Command::new(env!("CARGO_BIN_EXE_xtask")).args(["results", "--check"]).current_dir(root).output();
+    let called = called.expect("the runner starts");
+    assert!(called.status.success(), "{}", String::from_utf8_lossy(&called.stderr));
+}
