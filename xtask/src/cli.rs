@@ -119,6 +119,19 @@ pub struct DeviceArg {
     pub name: String,
 }
 
+/// How a run is opened.
+#[derive(Debug, Args)]
+pub struct Opening {
+    /// Which weights: raw, or the name of an average [default: the first average]
+    #[arg(long, value_name = "NAME")]
+    pub weights: Option<String>,
+    /// Change a setting, such as sampler.rtol=1e-8; may be given many times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    #[command(flatten)]
+    pub device: DeviceArg,
+}
+
 #[derive(Debug, Args)]
 pub struct Train {
     /// A preset's name (`presets` lists them), a path that ends in .toml, or with --resume a run's directory

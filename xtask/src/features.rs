@@ -28,8 +28,12 @@ use crate::stash::{Entries, Stash};
 const BLOCK: usize = 1024;
 const LAYERS: &[&str] = &["64", "192", "768", "2048", "spatial"];
 
-/// The network of the options.
-pub fn network(args: &FeatureArgs, output: Output) -> Result<InceptionFeatures> {
+/// The features of the options, and with `classes` the logits of the same network, whose layer of classes their hash includes.
+pub fn networks(
+    args: &FeatureArgs,
+    classes: bool,
+    output: Output,
+) -> Result<(InceptionFeatures, Option<InceptionFeatures>)> {
     if !LAYERS.contains(&args.dims.as_str()) {
         return Err(unknown("layer of features", &args.dims, LAYERS).into());
     }
@@ -37,19 +41,18 @@ pub fn network(args: &FeatureArgs, output: Output) -> Result<InceptionFeatures> 
     let device = device::select(&args.device.name, output)?;
     let found = inception::locate(args.weights.as_deref(), args.other_weights)?;
     let network = Inception::new(&found.weights, &device)?;
-    Ok(InceptionFeatures::new(network, &found.sha256, args.dims.parse::<InceptionLayer>()?, input)?)
-}
-
-/// The logits of the same network, whose layer of classes its hash includes.
-pub fn logits(args: &FeatureArgs, output: Output) -> Result<InceptionFeatures> {
-    let of_features = network(args, output)?;
-    if of_features.network().classes().is_none() {
+    if classes && network.classes().is_none() {
         let text = "is: these weights have no layer of classes; pytorch-fid's file has it: `weights inception --from FILE`";
         return Err(Failure::Usage(text.into()).into());
     }
-    let found = inception::locate(args.weights.as_deref(), args.other_weights)?;
-    let (input, sha256) = (input(args)?, weights_hash(&found.weights)?);
-    Ok(InceptionFeatures::new(of_features.network().clone(), &sha256, InceptionLayer::Logits, input)?)
+    let logits = if classes {
+        let sha256 = weights_hash(&found.weights)?;
+        Some(InceptionFeatures::new(network.clone(), &sha256, InceptionLayer::Logits, input)?)
+    } else {
+        None
+    };
+    let layer = args.dims.parse::<InceptionLayer>()?;
+    Ok((InceptionFeatures::new(network, &found.sha256, layer, input)?, logits))
 }
 
 fn input(args: &FeatureArgs) -> Result<InceptionInput> {

@@ -1,4 +1,4 @@
-//! Numbers as people read them: as many digits as their error leaves, and tables whose columns stand under each other.
+//! Numbers as people read them: as many digits as their error leaves.
 
 use sde_eval::Estimate;
 
@@ -37,21 +37,6 @@ pub fn short(estimate: &Estimate) -> String {
     with_error(estimate.value, estimate.standard_error)
 }
 
-/// Rows of a table, the first column to the left and the others to the right, two spaces apart.
-pub fn aligned(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |c: usize| rows.iter().filter_map(|row| row.get(c)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<usize> = (0..columns).map(|c| width(c).unwrap_or(0)).collect();
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).enumerate().map(|(c, (cell, &width))| match c {
-            0 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,11 +50,5 @@ mod tests {
         assert_eq!(with_error(0.0, Some(0.0)), "0");
         assert_eq!(number(386_137.0), "386137");
         assert_eq!(number(12.34567), "12.35");
-    }
-
-    #[test]
-    fn columns_stand_under_each_other() {
-        let rows = [vec!["a".into(), "ε̂".into()], vec!["long".into(), "1".into(), "2".into()]];
-        assert_eq!(aligned(&rows), "a     ε̂\nlong   1  2");
     }
 }

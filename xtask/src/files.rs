@@ -28,12 +28,23 @@ pub fn read_vector(path: &Path) -> Result<Vec<f64>> {
     })
 }
 
+/// Makes the folder that a file is to be in.
+pub fn make_folder_of(path: &Path) -> Result<()> {
+    match path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        Some(folder) => make_folder(folder),
+        None => Ok(()),
+    }
+}
+
+/// Makes a folder, unless it is there.
+pub fn make_folder(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))
+}
+
 /// Writes a tensor as f64.
 pub fn write_tensor(path: &Path, tensor: &Tensor) -> Result<()> {
     let values = tensor.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
     let array = ArrayD::from_shape_vec(IxDyn(tensor.dims()), values)?;
-    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    }
+    make_folder_of(path)?;
     Ok(write_npy(path, &NpyArray::F64(array))?)
 }

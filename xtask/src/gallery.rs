@@ -1,6 +1,7 @@
 //! Pictures to be measured, wherever they are: a data set by name, a folder of any sizes, an npz of samples. As bytes in three colours,
 //! which networks of features take; grey is repeated.
 
+use std::cell::OnceCell;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -17,13 +18,14 @@ use sde_data::{Dataset, Encoding, Images, Split};
 use sde_train::hash::sha256;
 use serde_json::{Value, json};
 
-use crate::build::data::{IMAGE_SETS, pictures};
+use crate::build::data::{IMAGE_SETS, named};
 use crate::build::sampler::unknown;
 use crate::cli::FeatureArgs;
 use crate::exit::Failure;
 use crate::output::Output;
 
 /// Pictures, in a fixed order.
+#[derive(Clone)]
 pub struct Gallery {
     /// What they are called in records.
     pub name: String,
@@ -33,8 +35,11 @@ pub struct Gallery {
     len: usize,
     /// The seed of random squares, of which one is cut out of every picture.
     squares: Option<Noise>,
+    /// That of the pictures, once it was asked for.
+    hash: OnceCell<String>,
 }
 
+#[derive(Clone)]
 enum Kind {
     /// Of one size, with this many levels.
     Images(Images, u32),
@@ -83,7 +88,7 @@ impl Gallery {
         let (n, c, h, w) = levels.dims4()?;
         let pixels = Array4::from_shape_vec((n, c, h, w), levels.flatten_all()?.to_vec1()?)?;
         let kind = Kind::Images(Images::new(pixels, None)?, encoding.levels().unwrap_or(256));
-        Ok(Self { name: name.into(), split: None, kind, len: n, squares: None })
+        Ok(Self { name: name.into(), split: None, kind, len: n, squares: None, hash: OnceCell::new() })
     }
 
     /// The first `n` pictures of a data set.
@@ -91,7 +96,8 @@ impl Gallery {
         let levels = images.encoding().levels().unwrap_or(256);
         let there = images.len();
         let kind = Kind::Images(images, levels);
-        Self { name: name.into(), split: Some(split), kind, len: there, squares: None }.first(n)
+        Self { name: name.into(), split: Some(split), kind, len: there, squares: None, hash: OnceCell::new() }
+            .first(n)
     }
 
     /// The first `n` pictures in a folder.
@@ -101,8 +107,15 @@ impl Gallery {
             output.say(format!("{}: {others} files that are no pictures are passed over", path.display()));
         }
         let len = files.len();
-        Self { name: path.display().to_string(), split: None, kind: Kind::Files(files), len, squares: None }
-            .first(n)
+        Self {
+            name: path.display().to_string(),
+            split: None,
+            kind: Kind::Files(files),
+            len,
+            squares: None,
+            hash: OnceCell::new(),
+        }
+        .first(n)
     }
 
     /// The pictures of an npz, as samplers write them: `arr_0`, `samples` or `images`, bytes `[N, H, W, C]`.
@@ -132,7 +145,15 @@ impl Gallery {
         let len = images.len();
         let name = path.display().to_string();
         Ok(Archive::Pictures(
-            Self { name, split: None, kind: Kind::Images(images, 256), len, squares: None }.first(n)?,
+            Self {
+                name,
+                split: None,
+                kind: Kind::Images(images, 256),
+                len,
+                squares: None,
+                hash: OnceCell::new(),
+            }
+            .first(n)?,
         ))
     }
 
@@ -160,7 +181,21 @@ impl Gallery {
 
     /// What tells these pictures from others: their number, and a hash of their bytes or their files.
     pub fn identity(&self) -> Result<Value> {
-        let hash = match &self.kind {
+        let squares = self.squares.map(|noise| noise.seed());
+        Ok(json!({ "n": self.len, "sha256": self.sha256()?, "squares": squares }))
+    }
+
+    /// SHA-256 of the bytes of the pictures, or of the hashes of their files; read once.
+    pub fn sha256(&self) -> Result<&str> {
+        if let Some(hash) = self.hash.get() {
+            return Ok(hash);
+        }
+        let hash = self.hashed()?;
+        Ok(self.hash.get_or_init(|| hash))
+    }
+
+    fn hashed(&self) -> Result<String> {
+        Ok(match &self.kind {
             Kind::Images(images, levels) => {
                 let mut bytes = levels.to_le_bytes().to_vec();
                 images.shape().iter().for_each(|n| bytes.extend((*n as u64).to_le_bytes()));
@@ -178,9 +213,7 @@ impl Gallery {
                 let hashes = files[..self.len].par_iter().map(of_file).collect::<Result<Vec<_>>>()?;
                 sha256(hashes.concat().as_bytes())
             }
-        };
-        let squares = self.squares.map(|noise| noise.seed());
-        Ok(json!({ "n": self.len, "sha256": hash, "squares": squares }))
+        })
     }
 
     /// Some pictures, `[b, 3, H, W]` in u8, as many tensors as sizes alternate.
@@ -241,7 +274,7 @@ fn data_set(
         "test" => Split::Test,
         other => return Err(unknown("split", other, &["train", "test"]).into()),
     };
-    let images = pictures(name, split, path, allow_partial, output)?;
+    let images = named(name, split, path, allow_partial, output)?;
     Gallery::of_data(name, images, split, n).map(Some)
 }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::exit::Failure;
+use crate::files::make_folder_of;
 
 /// What is known of the bytes that are safe.
 #[derive(Debug, Serialize, Deserialize)]
@@ -54,9 +55,7 @@ impl<F: Serialize + DeserializeOwned + Default> Journal<F> {
     /// When that of something else is there, which `other` names with the way out, and when another process is at it.
     pub fn open(name: &Path, identity: &Value, other: &str) -> Result<Self> {
         let path = partial(name);
-        if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        }
+        make_folder_of(&path)?;
         let identity = fingerprint(identity);
         // A note without its file is what is left of work that was finished.
         let begun = path.exists();

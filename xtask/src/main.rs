@@ -28,6 +28,7 @@ mod run;
 mod sampling;
 mod signals;
 mod stash;
+mod table;
 
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;

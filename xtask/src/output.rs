@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
+use crate::files::make_folder_of;
 use crate::provenance::command_line;
 
 /// How a command speaks.
@@ -63,22 +64,20 @@ pub fn save_record(path: &Path, record: &Value) -> Result<()> {
 
 /// Writes a file, and its folder if need be.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    }
+    make_folder_of(path)?;
     std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Writes a file aside and renames it: there is the whole of it, or none.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    whole(path, |aside| write(aside, bytes))
+    whole(path, |aside| {
+        std::fs::write(aside, bytes).with_context(|| format!("cannot write {}", aside.display()))
+    })
 }
 
 /// The same of a file that something else writes.
 pub fn whole(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    }
+    make_folder_of(path)?;
     let aside = path.with_added_extension("new");
     write(&aside)?;
     let kept = std::fs::File::open(&aside).and_then(|file| file.sync_all());

@@ -13,26 +13,22 @@ use crate::exit::Failure;
 use crate::run;
 
 /// Numbers that are measured without an error bar.
-const BARE: [&str; 15] = [
+const BARE: [&str; 11] = [
     "loss",
     "held_out_loss",
     "parameters",
     "images_per_second",
     "density_mass",
     "fid",
-    "sfid",
     "kid",
     "fid_infinity",
     "inception_score",
-    "precision",
-    "recall",
-    "coverage",
     "bits_per_dim",
     "nats",
 ];
 
 /// Keys that say how something was measured; numbers from different ones cannot be compared.
-const SETTINGS: [&str; 29] = [
+const SETTINGS: [&str; 18] = [
     "command",
     "split",
     "n",
@@ -46,19 +42,8 @@ const SETTINGS: [&str; 29] = [
     "variance",
     "integrator",
     "dequantise_samples",
-    "feature_space",
-    "features",
     "space",
-    "layer",
-    "dims",
-    "resize",
-    "resizing",
-    "range",
-    "network",
     "reference",
-    "reference_sha256",
-    "reference_n",
-    "kernel",
     "squares",
     "fid_infinity_reference",
     "prdc_neighbours",

@@ -12,7 +12,9 @@ use sde_train::hash::weights_hash;
 use sde_train::{WEIGHTS, checkpoint, ema_file, newest_run};
 use serde_json::{Value, json};
 
+use crate::cli::Opening;
 use crate::config::{Preset, Source};
+use crate::device;
 use crate::exit::Failure;
 use crate::output::Output;
 use crate::provenance;
@@ -96,6 +98,17 @@ pub fn weights_file(preset: &Preset, name: Option<&str>) -> Result<(String, Stri
 }
 
 impl Run {
+    /// Opens the run named, or the newest, as a command line says; `edit` changes settings before `--set` does.
+    pub fn of_command(
+        name: Option<&Path>,
+        opening: &Opening,
+        edit: impl Fn(&mut Source),
+        output: Output,
+    ) -> Result<Self> {
+        let device = device::select(&opening.device.name, output)?;
+        Self::open(name, opening.weights.as_deref(), &opening.sets, edit, &device, output)
+    }
+
     /// Opens a run at its latest checkpoint that verifies.
     pub fn open(
         name: Option<&Path>,

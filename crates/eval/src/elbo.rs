@@ -18,10 +18,8 @@
 use candle_core::{DType, Device, Tensor};
 use sde_core::noise::{BatchNoise, Draws, Stream, host_tensor};
 use sde_core::{Converted, Field, LinearSde, Op, Prediction};
-use sde_solvers::Outcome;
 
-use crate::estimate::{mean, stratified_error};
-use crate::likelihood::checked_points;
+use crate::bound::bound;
 use crate::{Error, LogDensity, PointDensity, Prior, Result};
 
 /// The bound, its ends and its draws.
@@ -179,19 +177,8 @@ impl PointDensity for Elbo<'_> {
     /// The bound of each point, a mean over stratified draws.
     fn log_density(&self, x: &Tensor, noise: &BatchNoise) -> Result<Vec<LogDensity>> {
         self.check()?;
-        let points = checked_points(x, noise)?;
-        let rows: Vec<&[f64]> = (0..points.len()).map(|i| points.row(i)).collect();
-        let draws = (0..self.draws)
-            .map(|j| self.draw(&rows, noise, j, &x.dims()[1..]))
-            .collect::<Result<Vec<_>>>()?;
-        let of_point = |(i, x): (usize, &&[f64])| {
-            let values: Vec<f64> = draws.iter().map(|draw| draw[i]).collect();
-            let total = self.known(x)? - mean(&values);
-            let standard_error = stratified_error(&values);
-            let told = LogDensity::new(total, 2 * self.draws, Outcome::Finished);
-            Ok(LogDensity { standard_error, ..told })
-        };
-        rows.iter().enumerate().map(of_point).collect()
+        let known = |x: &[f64]| Ok(self.known(x)?);
+        bound(x, noise, self.draws, known, |points, j| self.draw(points, noise, j, &x.dims()[1..]))
     }
 
     fn is_exact(&self) -> bool {

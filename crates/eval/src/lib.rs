@@ -29,6 +29,7 @@
 //! # }
 //! ```
 
+mod bound;
 mod centred;
 mod density;
 mod discrete_bound;

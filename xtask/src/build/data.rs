@@ -97,7 +97,6 @@ impl DataConfig {
             return Ok(Loaded { set: Arc::new(set), toy });
         }
         let images = match self.name.as_str() {
-            "digits" => digits(split)?,
             "folder" => read::folder::read_folder(self.file(split)?, read::Channels::Rgb, [255; 3])?.0,
             "parquet" => read::parquet::read_parquet(self.file(split)?, read::Channels::Rgb, [255; 3])?,
             "npy" => return points(&read::npy::read_npy(self.file(split)?)?.to_f64(), self.file(split)?),
@@ -184,14 +183,17 @@ fn points(values: &ndarray::ArrayD<f64>, path: &Path) -> Result<Loaded> {
     Ok(Loaded { set: Arc::new(points), toy: None })
 }
 
-/// Images by the name of their data set.
-fn named(
+/// Images by the name of their data set, as they are; `path` where they are not in their own folder.
+pub fn named(
     name: &str,
     split: Split,
     path: Option<&Path>,
     allow_partial: bool,
     output: Output,
 ) -> Result<Images> {
+    if name == "digits" {
+        return Ok(digits(split)?);
+    }
     let Ok(named) = Named::by_name(name) else {
         return Err(unknown("data set", name, &known()).into());
     };
@@ -209,17 +211,6 @@ fn named(
 
 /// The data sets of images that go by a name of their own.
 pub const IMAGE_SETS: [&str; 4] = ["digits", "mnist", "fashion-mnist", "cifar10"];
-
-/// The images of one of them, as they are; `path` where they are not in their own folder.
-pub fn pictures(
-    name: &str,
-    split: Split,
-    path: Option<&Path>,
-    allow_partial: bool,
-    output: Output,
-) -> Result<Images> {
-    if name == "digits" { Ok(digits(split)?) } else { named(name, split, path, allow_partial, output) }
-}
 
 fn known() -> Vec<&'static str> {
     let formats = ["digits", "mnist", "fashion-mnist", "cifar10", "folder", "parquet", "npy", "csv"];

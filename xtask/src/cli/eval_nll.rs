@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{DeviceArg, Oracle, positive};
+use super::{Opening, Oracle, positive};
 
 /// One of several parts of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,12 +87,6 @@ pub struct EvalNll {
     /// Where the log densities in nats go, one for each point, .npy
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Which weights: raw, or the name of an average [default: the first average]
-    #[arg(long, value_name = "NAME")]
-    pub weights: Option<String>,
-    /// Change a setting, such as sampler.rtol=1e-8; may be given many times
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub sets: Vec<String>,
     #[command(flatten)]
-    pub device: DeviceArg,
+    pub opening: Opening,
 }

@@ -37,14 +37,8 @@ pub struct EvalScore {
     /// Where record and pictures go, a directory [default: the run's records; of a known density nowhere]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Which weights: raw, or the name of an average [default: the first average]
-    #[arg(long, value_name = "NAME")]
-    pub weights: Option<String>,
-    /// Change a setting, such as sampler.rtol=1e-8; may be given many times
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub sets: Vec<String>,
     #[command(flatten)]
-    pub device: super::DeviceArg,
+    pub opening: super::Opening,
 }
 
 /// Two at least: the first and the last time.

@@ -116,14 +116,8 @@ pub struct Sample {
     /// End with the last state itself (known densities do)
     #[arg(long)]
     pub no_denoise: bool,
-    /// Which weights: raw, or the name of an average [default: the first average]
-    #[arg(long, value_name = "NAME")]
-    pub weights: Option<String>,
-    /// Change a setting, such as sampler.rtol=1e-8; may be given many times
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub sets: Vec<String>,
     #[command(flatten)]
-    pub device: super::DeviceArg,
+    pub opening: super::Opening,
 }
 
 #[derive(Debug, Args)]

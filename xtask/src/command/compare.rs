@@ -12,10 +12,11 @@ use serde_json::{Value, json};
 
 use crate::cli::Compare;
 use crate::exit::Failure;
-use crate::figures::{aligned, number, with_error};
+use crate::figures::{number, with_error};
 use crate::output::Output;
 use crate::provenance::revision;
 use crate::records::{Metric, Records, metrics, per_example, settings};
+use crate::table::Table;
 
 /// A measured number of every run that has it.
 struct Row {
@@ -290,25 +291,23 @@ fn plain(value: &Value) -> String {
 
 const FOOT: &str = "p: two-sided, of the difference over its standard error, by example where both have the same, else of errors taken as independent; * below 0.05, ** 0.01, *** 0.001";
 
+fn table(runs: &[Records], rows: &[Row]) -> Table {
+    let mut table = Table::new(&head(runs));
+    rows.iter().for_each(|row| table.row(row.cells()));
+    table
+}
+
 fn text(runs: &[Records], rows: &[Row]) -> String {
     let (letters, notes) = legend(runs, rows);
-    let table: Vec<Vec<String>> = std::iter::once(head(runs)).chain(rows.iter().map(Row::cells)).collect();
-    let parts = [letters.join("\n"), String::new(), aligned(&table), String::new()];
+    let parts = [letters.join("\n"), String::new(), table(runs, rows).text(), String::new()];
     parts.into_iter().chain(notes).chain([FOOT.to_owned()]).collect::<Vec<_>>().join("\n")
 }
 
 fn markdown(runs: &[Records], rows: &[Row]) -> String {
     let (letters, notes) = legend(runs, rows);
-    let head = head(runs);
-    let line = |cells: &[String]| {
-        let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
-        format!("| {} |", cells.join(" | "))
-    };
-    let rule = format!("|---|{}", "---:|".repeat(head.len() - 1));
     let list = letters.iter().chain(&notes).map(|text| format!("- {text}"));
-    let table = [line(&head), rule].into_iter().chain(rows.iter().map(|row| line(&row.cells())));
-    let lines = list.chain([String::new()]).chain(table).chain([String::new(), FOOT.replace('*', "\\*")]);
-    lines.collect::<Vec<_>>().join("\n")
+    let parts = [String::new(), table(runs, rows).markdown(), String::new(), FOOT.replace('*', "\\*")];
+    list.chain(parts).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

@@ -22,17 +22,17 @@ use crate::provenance::{device_name, revision};
 /// Runs the command.
 pub fn run(args: &EvalFid, output: Output) -> Result<()> {
     let metrics = Metrics::named(&args.metrics)?;
-    let network = features::network(&args.features, output)?;
-    let logits = if metrics.has_score() { Some(features::logits(&args.features, output)?) } else { None };
+    let (network, logits) = features::networks(&args.features, metrics.has_score(), output)?;
     // What cannot be compared is told before hours of work.
     let mut subject = Subject::open(args, output)?;
     metrics.check_pictures(subject.len(), "pictures to measure", network.dim(), args)?;
     let reference = Reference::open(args, &network, &metrics, output)?;
     let gallery = subject.gallery(args, output)?;
     let gallery = if args.squares { gallery.squares(args.seed) } else { gallery };
-    let own = match &reference.computed {
-        Some(computed) if computed.are_of(&network, &gallery)? => None,
-        _ => Some(Features::of(&network, &gallery, args.features.feature_batch, output)?),
+    let mut own = None;
+    let found: &Features = match &reference.computed {
+        Some(computed) if computed.are_of(&network, &gallery)? => computed,
+        _ => own.insert(Features::of(&network, &gallery, args.features.feature_batch, output)?),
     };
     let classes = match &logits {
         Some(logits) => Some(Features::of(logits, &gallery, args.features.feature_batch, output)?),
@@ -54,7 +54,7 @@ pub fn run(args: &EvalFid, output: Output) -> Result<()> {
     merge(&mut record, of);
     let place = subject.place(&record, &reference.name);
     let already = place.as_deref().and_then(|place| earlier(place, &record));
-    let pair = Pair::new(own.as_ref().or(reference.computed.as_ref()), classes.as_ref(), &reference, args)?;
+    let pair = Pair { found, classes: classes.as_ref(), reference: &reference, args };
     let (measured, lines) = metrics.measure(&pair, output)?;
     merge(&mut record, Value::Object(measured));
     // What an earlier call has measured of the same samples stays.

@@ -21,7 +21,6 @@ use super::sample::{OracleSettings, exact_field, explicit_times, merge};
 use crate::build::{Kind, LikelihoodConfig, Loaded, Use, sampler};
 use crate::cli::EvalNll;
 use crate::config::Source;
-use crate::device;
 use crate::exit::Failure;
 use crate::files::{read_tensor, write_tensor};
 use crate::oracle;
@@ -106,7 +105,7 @@ fn told(kind: Kind, found: &Nll) -> String {
 }
 
 fn of_density(args: &EvalNll, file: &Path, output: Output) -> Result<()> {
-    let settings = OracleSettings::resolve(&args.density, &args.sets, |source| edit(args, source))?;
+    let settings = OracleSettings::resolve(&args.density, &args.opening.sets, |source| edit(args, source))?;
     let (data, sde) = (oracle::read(file)?, settings.process.build()?);
     let points = args.points.as_deref().ok_or_else(|| {
         Failure::Usage("--oracle needs --points FILE.npy: the points whose density is wanted".into())
@@ -178,9 +177,7 @@ fn load(run: &Run, method: &Method<'_>, split: Split, output: Output) -> Result<
 }
 
 fn of_network(args: &EvalNll, output: Output) -> Result<()> {
-    let device = device::select(&args.device.name, output)?;
-    let (name, weights) = (args.run.as_deref(), args.weights.as_deref());
-    let run = Run::open(name, weights, &args.sets, |s| edit(args, s), &device, output)?;
+    let run = Run::of_command(args.run.as_deref(), &args.opening, |s| edit(args, s), output)?;
     if args.prior == "exact" {
         let text = "--prior exact: the law of a network's data at T is not known; take standard, or --oracle";
         return Err(Failure::Usage(text.into()).into());

@@ -21,7 +21,6 @@ use serde_json::{Value, json};
 use super::sample::{OracleSettings, exact_field, explicit_times, merge};
 use crate::build::{Use, sampler};
 use crate::cli::EvalScore;
-use crate::device;
 use crate::exit::Failure;
 use crate::oracle;
 use crate::output::{Output, save_record};
@@ -67,7 +66,7 @@ pub fn run(args: &EvalScore, output: Output) -> Result<()> {
 }
 
 fn of_density(args: &EvalScore, file: &Path, output: Output) -> Result<()> {
-    let settings = OracleSettings::resolve(&args.density, &args.sets, |_| ())?;
+    let settings = OracleSettings::resolve(&args.density, &args.opening.sets, |_| ())?;
     let (law, sde) = (oracle::read(file)?, settings.process.build()?);
     let times = times(args, sde.as_ref())?;
     let field = exact_field(&law, sde.as_ref(), times.last().copied().unwrap_or(sde.span().end));
@@ -94,9 +93,7 @@ fn of_density(args: &EvalScore, file: &Path, output: Output) -> Result<()> {
 }
 
 fn of_network(args: &EvalScore, output: Output) -> Result<()> {
-    let device = device::select(&args.device.name, output)?;
-    let weights = args.weights.as_deref();
-    let run = Run::open(args.run.as_deref(), weights, &args.sets, |_| (), &device, output)?;
+    let run = Run::of_command(args.run.as_deref(), &args.opening, |_| (), output)?;
     let split = match args.split.as_str() {
         "train" => Split::Train,
         "test" => Split::Test,

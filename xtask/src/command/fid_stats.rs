@@ -13,7 +13,7 @@ use crate::provenance::revision;
 /// Runs the command.
 pub fn run(args: &FidStats, output: Output) -> Result<()> {
     let gallery = Gallery::open(&args.source, args.n, &args.features, output)?;
-    let network = features::network(&args.features, output)?;
+    let (network, _) = features::networks(&args.features, false, output)?;
     let found = Features::of(&network, &gallery, args.features.feature_batch, output)?;
     let statistics = Statistics::new(&found.moments()?, found.space(), &found.source, &found.split)?;
     whole(&args.out, |aside| Ok(statistics.write(aside)?))?;

@@ -15,10 +15,10 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::presets::grouped;
-use crate::bench::table::Table;
 use crate::cli::Results;
 use crate::exit::Failure;
 use crate::output::{Output, write_whole};
+use crate::table::Table;
 
 const NOTE: &str = "<!-- Written by `cargo xtask results` from docs/results; change page.md there. -->\n\n";
 

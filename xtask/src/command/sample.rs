@@ -2,7 +2,7 @@
 
 mod density;
 mod edit;
-mod guide;
+pub mod guide;
 mod network;
 mod save;
 
@@ -16,7 +16,6 @@ use sde_core::{LinearSde, OracleField, TimeGrid};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-pub use guide::{Guided, field as guided_field, record as guidance_record};
 pub use network::Work;
 pub use save::picture;
 

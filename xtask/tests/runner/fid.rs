@@ -127,12 +127,18 @@ fn samples_of_a_run_are_drawn_and_measured() {
     assert!(kept["command_line"].as_str().is_some_and(|line| line.starts_with("cargo xtask eval-fid run")));
     // Nothing is left of the samples and their features.
     assert_eq!(place.names("run/samples/fid-tab2-3"), Vec::<String>::new());
+    // What is asked of samples is done to them, and not just told.
+    let clipped = place.record(&format!("{line} --clip"));
+    assert!(
+        clipped["guidance"]["clip"] == true && number(&clipped, "fid") != number(&record, "fid"),
+        "{clipped}"
+    );
     // Another metric of the same samples joins the record, another seed has one of its own.
     place.run(&format!("{line} --metrics kid"));
     let both = place.json(name);
     assert!(both["fid"] == record["fid"] && both["kid"].is_number(), "{both}");
     place.run(&format!("{line} --seed 1"));
-    assert_eq!(place.json("run/records/fid-tab2-3-64-70-digits-train-2.json")["seed"], 1);
+    assert_eq!(place.json("run/records/fid-tab2-3-64-70-digits-train-3.json")["seed"], 1);
     assert_eq!(place.json(name), both);
     let points = Place::new();
     points.run(&format!("train {} --out points", crate::support::POINTS));

@@ -26,6 +26,18 @@ pub fn read_npz(path: &Path) -> Result<BTreeMap<String, NpyArray>> {
     parse_npz(&read_file(path)?, path)
 }
 
+/// The names of the arrays of an archive, without `.npy`; none of them is unfolded.
+///
+/// # Errors
+/// If it is no archive.
+pub fn names(path: &Path) -> Result<Vec<String>> {
+    let file = std::fs::File::open(path).map_err(Error::io(path))?;
+    let wrong = |e: ZipError| Error::malformed(path, Place::File, "a zip archive", e.to_string());
+    let archive = ZipArchive::new(std::io::BufReader::new(file)).map_err(wrong)?;
+    let plain = |name: &str| name.strip_suffix(".npy").unwrap_or(name).to_owned();
+    archive.file_names().map(|name| name.map(|name| plain(&name)).map_err(wrong)).collect()
+}
+
 /// [`read_npz`] of bytes.
 fn parse_npz(bytes: &[u8], file: &Path) -> Result<BTreeMap<String, NpyArray>> {
     let wrong = |place: Place, expected: &str, found: String| Error::malformed(file, place, expected, found);

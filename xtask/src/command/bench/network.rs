@@ -9,9 +9,10 @@ use super::session::{Session, threads_label};
 use crate::bench::case::Case;
 use crate::bench::duel::Outcome;
 use crate::bench::inventory::{self, inventory};
-use crate::bench::table::{Table, megabytes, ratio, seconds};
+use crate::bench::table::{megabytes, ratio, seconds};
 use crate::command::presets::grouped;
 use crate::config::Preset;
+use crate::table::Table;
 
 /// A measurement with what it was.
 pub struct Row {

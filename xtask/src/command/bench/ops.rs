@@ -10,10 +10,11 @@ use crate::bench::case::{Case, Operator, Pass, Update};
 use crate::bench::duel::Outcome;
 use crate::bench::flops::Work;
 use crate::bench::inventory::{inventory, parameters};
-use crate::bench::table::{Table, ratio, seconds};
+use crate::bench::table::{ratio, seconds};
 use crate::cli::Ops;
 use crate::exit::Failure;
 use crate::output::Output;
+use crate::table::Table;
 
 /// One pass of one operator, and how often a training step makes it.
 struct Row {

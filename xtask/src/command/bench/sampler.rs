@@ -16,7 +16,6 @@ use sde_data::Split;
 use sde_solvers::catalog::{self, Entry};
 use serde_json::{Value, json};
 
-use crate::bench::table::Table;
 use crate::build::Use;
 use crate::cli::BenchSampler;
 use crate::config::{Preset, Source};
@@ -26,6 +25,7 @@ use crate::output::{Output, save_record};
 use crate::plot::{Curve, error_curves};
 use crate::provenance::revision;
 use crate::run::Run;
+use crate::table::Table;
 use measure::{Cell, Law};
 
 /// Tolerance of the reference: the exact field allows more than a network in f32.

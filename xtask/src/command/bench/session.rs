@@ -9,11 +9,12 @@ use crate::bench::case::Case;
 use crate::bench::duel::{Duel, Outcome, Plan};
 use crate::bench::machine;
 use crate::bench::peer::{Peer, Settings};
-use crate::bench::table::{Table, ratio, seconds};
+use crate::bench::table::{ratio, seconds};
 use crate::cli::Measuring;
 use crate::exit::Failure;
 use crate::output::{Output, save_record};
 use crate::provenance::{command_line, revision};
+use crate::table::Table;
 
 /// The Python that has PyTorch, if the command line names none.
 const PYTHON: &str = "SDE_BENCH_PYTHON";

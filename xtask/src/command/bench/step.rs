@@ -16,12 +16,13 @@ use serde_json::json;
 
 use crate::bench::clock::Clock;
 use crate::bench::statistics::Spread;
-use crate::bench::table::{Table, seconds};
+use crate::bench::table::seconds;
 use crate::bench::work::network::frozen;
 use crate::cli::BenchStep;
 use crate::config::{Preset, Source};
 use crate::output::{Output, save_record};
 use crate::provenance::revision;
+use crate::table::Table;
 
 /// States and predictions that a step of tab3 reads, and the one state it writes.
 const OPERANDS: usize = 5;

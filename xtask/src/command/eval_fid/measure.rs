@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use anyhow::Result;
 use sde_core::noise::Noise;
 use sde_eval::{
-    Estimate, FeatureSet, KidSubsets, Reference as Against, fid, inception_score, kid, memorisation,
+    FeatureSet, KidSubsets, Reference as Against, fid, inception_score, kid, memorisation,
     memorisation_bytes, prdc, prdc_bytes,
 };
 use serde_json::{Map, Value, json};
@@ -13,9 +13,9 @@ use serde_json::{Map, Value, json};
 use super::metric::{Metric, Metrics, line};
 use super::reference::Reference;
 use crate::cli::EvalFid;
-use crate::command::eval_nll::estimate;
 use crate::exit::Failure;
 use crate::features::Features;
+use crate::figures::short;
 use crate::output::Output;
 use crate::signals;
 
@@ -28,23 +28,14 @@ const SUSPECTS: usize = 16;
 
 /// The two sides.
 pub struct Pair<'a> {
-    found: &'a Features,
-    classes: Option<&'a Features>,
-    reference: &'a Reference,
-    args: &'a EvalFid,
-}
-
-impl<'a> Pair<'a> {
-    /// Of features that were computed.
-    pub fn new(
-        found: Option<&'a Features>,
-        classes: Option<&'a Features>,
-        reference: &'a Reference,
-        args: &'a EvalFid,
-    ) -> Result<Self> {
-        let found = found.ok_or_else(|| Failure::Usage("no features were computed".into()))?;
-        Ok(Self { found, classes, reference, args })
-    }
+    /// The features that are measured.
+    pub found: &'a Features,
+    /// Their logits, if classes were asked for.
+    pub classes: Option<&'a Features>,
+    /// What they are measured against.
+    pub reference: &'a Reference,
+    /// How.
+    pub args: &'a EvalFid,
 }
 
 impl Metrics {
@@ -107,7 +98,7 @@ impl Pair<'_> {
             "fid_groups": measured.groups,
             "fid_degrees_of_freedom": groups - 1,
         });
-        let (text, n) = (estimate(&measured.estimate), measured.estimate.n);
+        let (text, n) = (short(&measured.estimate), measured.estimate.n);
         Ok((record, format!("FID   {text}  (n = {n}; error bar of {groups} groups)")))
     }
 
@@ -127,7 +118,7 @@ impl Pair<'_> {
             "fid_infinity_reference": if kept.is_some() { "extrapolated, too" } else { "exact" },
         });
         let sizes: Vec<String> = measured.sizes.iter().map(ToString::to_string).collect();
-        let text = estimate(&measured.estimate);
+        let text = short(&measured.estimate);
         Ok((
             record,
             format!("FID∞  {text}  ({} groups, lines through n = {})", line.groups, sizes.join(", ")),
@@ -137,7 +128,7 @@ impl Pair<'_> {
     fn kernel(&self, samples: &FeatureSet, others: &FeatureSet) -> Result<(Value, String)> {
         let measured = kid(samples, others)?;
         let mut record = json!({ "kid": measured.value, "kid_stderr": measured.standard_error });
-        let mut text = format!("KID   {}  (all pairs)", small(&measured));
+        let mut text = format!("KID   {}  (all pairs)", short(&measured));
         let (smaller, count) = (samples.len().min(others.len()), self.args.kid_subsets);
         let size = match self.args.kid_subset_size {
             // Subsets that are nearly everything say nothing.
@@ -171,7 +162,7 @@ impl Pair<'_> {
             ("density", measured.density),
             ("coverage", measured.coverage),
         ];
-        let lines = lines.map(|(name, value)| format!("{name:9}  {}", estimate(&value)));
+        let lines = lines.map(|(name, value)| format!("{name:9}  {}", short(&value)));
         Ok((record, format!("{}  ({k} neighbours)", lines.join("\n"))))
     }
 
@@ -184,8 +175,8 @@ impl Pair<'_> {
         let record = json!({ "memorisation": measured, "held_out_n": held_out.len() });
         let text = format!(
             "closer     {}  (½: as near to the training data as held-out data is)\nauthentic  {}\nnearest    {}",
-            estimate(&measured.closer),
-            estimate(&measured.authentic),
+            short(&measured.closer),
+            short(&measured.authentic),
             nearest(&measured.suspects)
         );
         Ok((record, text))
@@ -202,7 +193,7 @@ impl Pair<'_> {
             "inception_score_parts": parts,
             "inception_score_weights_sha256": logits.space().weights_sha256,
         });
-        let text = estimate(&measured.estimate);
+        let text = short(&measured.estimate);
         Ok((
             record,
             format!("IS    {text}  ({parts} parts, their standard deviation {:.4})", measured.spread),
@@ -214,10 +205,4 @@ impl Pair<'_> {
 fn nearest(suspects: &[sde_eval::Suspect]) -> String {
     let one = |s: &sde_eval::Suspect| format!("{} to {} (ratio {:.2})", s.sample, s.training, s.ratio);
     suspects.iter().take(3).map(one).collect::<Vec<_>>().join(", ")
-}
-
-/// A small number with its standard error.
-fn small(estimate: &Estimate) -> String {
-    let error = estimate.standard_error.map_or(String::new(), |error| format!(" ± {error:.6}"));
-    format!("{:.6}{error}", estimate.value)
 }

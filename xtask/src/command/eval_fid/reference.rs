@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use sde_core::noise::host_tensor;
-use sde_data::read::npz::read_npz;
+use sde_data::read::npz;
 use sde_eval::{Allow, FeatureGaussian, FeatureNetwork, FeatureSet, Statistics};
 use sde_train::hash::sha256;
 use serde_json::{Value, json};
@@ -16,6 +16,9 @@ use crate::exit::Failure;
 use crate::features::Features;
 use crate::gallery::Gallery;
 use crate::output::Output;
+
+/// What score_sde calls its features.
+const FEATURES: &str = "pool_3";
 
 /// The other side of a comparison.
 pub struct Reference {
@@ -42,17 +45,13 @@ impl Reference {
     ) -> Result<Self> {
         let path = Path::new(&args.reference);
         if path.extension().is_some_and(|e| e == "npz") && path.is_file() {
-            let arrays = read_npz(path)?;
-            if arrays.contains_key("mu") {
+            let holds = |name: &str, names: &[String]| names.iter().any(|n| n == name);
+            let names = npz::names(path)?;
+            if holds("mu", &names) {
                 return Self::of_statistics(args, path, network, metrics);
             }
-            if let Some(features) = arrays.get("pool_3") {
-                let values = features.to_f64();
-                let dims = values.shape().to_vec();
-                let tensor = host_tensor(values.into_iter().collect(), &dims, DType::F64, &Device::Cpu)?;
-                let features = FeatureSet::new(network.space().clone(), &tensor)?;
-                metrics.check_pictures(features.len(), "features of the reference", network.dim(), args)?;
-                return Self::of_array(args, path, features, network.dim());
+            if holds(FEATURES, &names) {
+                return Self::of_features(args, path, network, metrics);
             }
         }
         let gallery = Gallery::open(&args.reference, args.ref_n, &args.features, output)?;
@@ -121,10 +120,20 @@ impl Reference {
         Ok(Self { name: path.display().to_string(), law, kept: None, held_out: None, record, computed: None })
     }
 
-    fn of_array(args: &EvalFid, path: &Path, features: FeatureSet, dim: usize) -> Result<Self> {
+    fn of_features(
+        args: &EvalFid,
+        path: &Path,
+        network: &dyn FeatureNetwork,
+        metrics: &Metrics,
+    ) -> Result<Self> {
         assume(args, path)?;
         refuse_of_pictures(args, path)?;
-        check_dim(path, features.dim(), dim)?;
+        let values = npz::read_npz(path)?[FEATURES].to_f64();
+        let dims = values.shape().to_vec();
+        let tensor = host_tensor(values.into_iter().collect(), &dims, DType::F64, &Device::Cpu)?;
+        let features = FeatureSet::new(network.space().clone(), &tensor)?;
+        metrics.check_pictures(features.len(), "features of the reference", network.dim(), args)?;
+        check_dim(path, features.dim(), network.dim())?;
         let hash = sha256(&std::fs::read(path)?);
         let record = json!({ "features": path.display().to_string(), "sha256": hash, "n": features.len() });
         let law = FeatureGaussian::of_features(&features)?;

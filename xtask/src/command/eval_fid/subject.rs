@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use crate::build::data::IMAGE_SETS;
 use crate::calibration;
 use crate::cli::EvalFid;
-use crate::command::sample::{Guided, Work, guidance_record, guided_field, merge};
+use crate::command::sample::guide::{self, Guided};
+use crate::command::sample::{Work, merge};
 use crate::config::Source;
 use crate::device;
 use crate::exit::Failure;
@@ -24,13 +25,13 @@ const SAMPLES: usize = 50_000;
 /// One side of a comparison.
 pub struct Subject {
     /// What it is called.
-    pub name: String,
+    name: String,
     kind: Kind,
     record: Value,
 }
 
 enum Kind {
-    Pictures(Option<Gallery>, usize),
+    Pictures(Gallery),
     Run(Box<Run>, usize, Option<Stash>),
 }
 
@@ -45,9 +46,9 @@ impl Subject {
                 refuse_of_runs(args, source)?;
                 let gallery = Gallery::open(source, args.n, &args.features, output)?;
                 let split = gallery.split.map(|split| split.name());
-                let record = json!({ "source": gallery.name, "split": split, "pictures_sha256": gallery.identity()?["sha256"] });
-                let len = gallery.len();
-                Ok(Self { name: source.into(), kind: Kind::Pictures(Some(gallery), len), record })
+                let record =
+                    json!({ "source": gallery.name, "split": split, "pictures_sha256": gallery.sha256()? });
+                Ok(Self { name: source.into(), kind: Kind::Pictures(gallery), record })
             }
             (named, _) => {
                 let device = device::select(&args.features.device.name, output)?;
@@ -69,17 +70,16 @@ impl Subject {
 
     /// The number of its pictures.
     pub fn len(&self) -> usize {
-        match self.kind {
-            Kind::Pictures(_, n) | Kind::Run(_, n, _) => n,
+        match &self.kind {
+            Kind::Pictures(gallery) => gallery.len(),
+            Kind::Run(_, n, _) => *n,
         }
     }
 
     /// Its pictures; those of a run are drawn now.
     pub fn gallery(&mut self, args: &EvalFid, output: Output) -> Result<Gallery> {
         match &mut self.kind {
-            Kind::Pictures(gallery, _) => {
-                gallery.take().ok_or_else(|| Failure::Usage("the pictures were taken already".into()).into())
-            }
+            Kind::Pictures(gallery) => Ok(gallery.clone()),
             Kind::Run(run, n, kept) => {
                 let (stash, record) = draw(run, *n, args, output)?;
                 let gallery =
@@ -99,7 +99,7 @@ impl Subject {
     /// What it is called once it is measured.
     pub fn describe(&self) -> String {
         match &self.kind {
-            Kind::Pictures(_, n) => format!("{n} pictures of {}", self.name),
+            Kind::Pictures(gallery) => format!("{} pictures of {}", gallery.len(), self.name),
             Kind::Run(run, n, _) => {
                 let nfe = &self.record["nfe"];
                 format!(
@@ -179,11 +179,13 @@ fn configure(args: &EvalFid, source: &mut Source) {
 /// Draws samples, and tells what they cost.
 fn draw(run: &Run, n: usize, args: &EvalFid, output: Output) -> Result<(Stash, Value)> {
     let wanted: Vec<u32> = (0..n as u32).collect();
-    let Guided { field, labels } = guided_field(run, &args.guide, &wanted)?;
+    let Guided { field, labels } = guide::field(run, &args.guide, &wanted)?;
+    let field = guide::clipped(run, &args.guide, field)?;
+    guide::check_learned(run, &args.guide, false)?;
     let recipe = Recipe::new(run.sde.as_ref(), &run.preset.sampler, None);
     let calibration = calibration::of_run(run, &recipe, output)?;
     let recipe = Recipe { calibration: calibration.as_ref(), ..recipe };
-    let towards = json!({ "guidance": guidance_record(&args.guide, labels.as_deref()) });
+    let towards = json!({ "guidance": guide::record(&args.guide, labels.as_deref()) });
     let sampler = &run.preset.sampler;
     let out = run.path.join("samples").join(format!("fid-{}-{}", sampler.name, sampler.steps));
     let work = Work {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use candle_core::DType;
 use sde_data::Picture;
 use sde_eval::Window;
@@ -10,6 +10,7 @@ use sde_eval::score::{ErrorMap, KnownLaw, Noised};
 use serde_json::{Value, json};
 
 use super::Row;
+use crate::files::make_folder;
 use crate::plot::{Axis, Chart, Mark, Series};
 
 /// Cells along a side of an error map.
@@ -23,7 +24,7 @@ const BATCH: usize = 2400;
 
 /// Writes the curves, those that have something to show.
 pub fn save(rows: &[Row], folder: &Path) -> Result<Vec<PathBuf>> {
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    make_folder(folder)?;
     let of = |f: &dyn Fn(&Row) -> (f64, f64)| {
         rows.iter().map(|row| (row.t, f(row).0, f(row).1)).collect::<Vec<_>>()
     };

@@ -1,7 +1,8 @@
 //! What `eval-score` prints: a row for each time, and the paths below.
 
 use super::{Found, Row};
-use crate::figures::{aligned, number, short};
+use crate::figures::{number, short};
+use crate::table::Table;
 
 /// The whole of it.
 pub fn text(found: &Found) -> String {
@@ -9,10 +10,10 @@ pub fn text(found: &Found) -> String {
     let mut head = vec!["t", "log ρ", "loss"];
     head.extend(exact.then_some("error"));
     head.extend(["residual", "of ∂s/∂t", "asymmetry"]);
-    let mut lines: Vec<Vec<String>> = vec![head.into_iter().map(str::to_owned).collect()];
-    lines.extend(found.rows.iter().map(|row| cells(row, exact)));
+    let mut table = Table::new(&head);
+    found.rows.iter().for_each(|row| table.row(cells(row, exact)));
     let paths = &found.paths;
-    let mut text = aligned(&lines);
+    let mut text = table.text();
     text.push_str(&format!(
         "\nloss: E‖ε̂−ε‖²/D{}; residual: r.m.s. of the Fokker–Planck residual over D, and as a part of ∂s/∂t; asymmetry: ‖J−Jᵀ‖/‖J‖\n",
         if exact { ", error: what of it is the score's" } else { "" }

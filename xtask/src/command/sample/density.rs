@@ -20,7 +20,8 @@ use crate::sampling::{Calibration, Recipe};
 
 /// Runs the command on the density in `file`.
 pub fn run(args: &Sample, file: &Path, output: Output) -> Result<()> {
-    let settings = OracleSettings::resolve(&args.density, &args.sets, |source| configure(args, source))?;
+    let settings =
+        OracleSettings::resolve(&args.density, &args.opening.sets, |source| configure(args, source))?;
     let (data, sde) = (oracle::read(file)?, settings.process.build()?);
     let times = explicit_times(args.density.times.as_deref())?;
     let recipe = Recipe::new(sde.as_ref(), &settings.sampler, times.as_ref());

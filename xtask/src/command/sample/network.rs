@@ -17,7 +17,6 @@ use super::save::{is_npy, save};
 use super::{addresses, configure, explicit_times, merge, recorded, sampler_record, states};
 use crate::calibration;
 use crate::cli::Sample;
-use crate::device;
 use crate::exit::Failure;
 use crate::files::write_tensor;
 use crate::output::{Output, save_record};
@@ -28,9 +27,7 @@ use crate::stash::{Entries, Stash};
 
 /// Runs the command.
 pub fn run(args: &Sample, output: Output) -> Result<()> {
-    let device = device::select(&args.device.name, output)?;
-    let (name, weights) = (args.run.as_deref(), args.weights.as_deref());
-    let run = Run::open(name, weights, &args.sets, |s| configure(args, s), &device, output)?;
+    let run = Run::of_command(args.run.as_deref(), &args.opening, |s| configure(args, s), output)?;
     let times = explicit_times(args.density.times.as_deref())?;
     let given = args.init.as_deref().map(|path| states(path, &run.shape)).transpose()?;
     let mut wanted = addresses(args, given.as_ref())?;

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use candle_core::{DType, Tensor};
 use ndarray::Array2;
 use sde_data::{Picture, Range, read};
 
-use crate::files::write_tensor;
+use crate::files::{make_folder, write_tensor};
 use crate::output::{Output, write};
 use crate::run::Run;
 
@@ -22,7 +22,7 @@ pub fn save(run: &Run, x: &Tensor, out: &Path, output: Output) -> Result<Vec<Str
         write_tensor(out, x)?;
         return Ok(vec![out.display().to_string()]);
     }
-    std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
+    make_folder(out)?;
     let mut files = Vec::new();
     let mut keep = |path: PathBuf| files.push(path.display().to_string());
     if let Some(picture) = picture(run, x, output)? {
