@@ -156,8 +156,7 @@ impl<'a> Elbo<'a> {
         let centre = [there.transition.apply_host(x)?];
         let density = self.prior.log_density(self.sde, self.end, centre.iter().map(Vec::as_slice))?[0];
         let spread = self.sde.prior().inverse()?.mul(&there.factor.mul(&there.factor.transpose())?)?;
-        let groups = spread.groups();
-        let trace = spread.matrix(groups)?.trace() * (x.len() / groups) as f64;
+        let trace = spread.trace(x.len());
         Ok(density - 0.5 * trace + volume)
     }
 }

@@ -80,6 +80,6 @@ fn check(table: &Table, likelihood: &Likelihood<'_>) -> Result<()> {
 fn scalar(op: &Op) -> Result<f64> {
     op.as_scalar().ok_or_else(|| {
         let expected = "a process that treats all coordinates alike (an adaptive solver takes any)";
-        Error::mismatch("table of a likelihood", expected, format!("{} groups", op.groups()))
+        Error::mismatch("table of a likelihood", expected, op.describe())
     })
 }

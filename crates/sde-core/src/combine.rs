@@ -5,12 +5,15 @@
 //! which it is equal but for rounding (the products here are summed in the order given, in the tensors' type). A tensor on the
 //! tape is composed, too, and so keeps its gradient.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{CpuStorage, Device, Storage, Tensor, WithDType};
 use rayon::prelude::*;
 
-use crate::{Error, Op, Result};
+use crate::op::same_basis;
+use crate::tensor::{coordinates, from_coordinates, in_coordinates};
+use crate::{Basis, Error, Op, Result};
 
 /// Entries written together, the unit that threads share out.
 const LANES: usize = 64;
@@ -58,15 +61,41 @@ pub fn combine(terms: &[(&Op, &Tensor)]) -> Result<Combined> {
     fused.map_or_else(|| composed(&used), Ok)
 }
 
-/// The same, by Candle's operators.
+/// The same, by Candle's operators; terms in one basis are summed there, so that they share the way back.
 fn composed(terms: &[(&Op, &Tensor)]) -> Result<Combined> {
-    let mut sum = terms[0].0.apply(terms[0].1)?;
-    for (op, x) in &terms[1..] {
-        sum = (sum + op.apply(x)?)?;
+    let like = terms[0].1;
+    let mut sum: Option<Tensor> = None;
+    let mut in_basis: Option<(Arc<Basis>, Tensor)> = None;
+    for (op, x) in terms {
+        if let Op::Spectral(spectral) = op {
+            let basis = spectral.basis();
+            let y = in_coordinates(basis, std::slice::from_ref(*op), &coordinates(basis, x)?)?;
+            in_basis = Some(match in_basis.take() {
+                None => (basis.clone(), y),
+                Some((first, sum)) if same_basis(&first, basis) => (first, (sum + y)?),
+                Some((first, before)) => {
+                    sum = added(sum, from_coordinates(basis, &y, like)?)?;
+                    (first, before)
+                }
+            });
+        } else {
+            sum = added(sum, op.apply(x)?)?;
+        }
     }
+    if let Some((basis, y)) = in_basis {
+        sum = added(sum, from_coordinates(&basis, &y, like)?)?;
+    }
+    let sum = sum.unwrap_or_else(|| like.clone());
     // A sum of absolute values overflows only far beyond any state; an infinity or a NaN always shows in it.
     let finite = sum.to_dtype(candle_core::DType::F64)?.abs()?.sum_all()?.to_scalar::<f64>()?.is_finite();
     Ok(Combined { sum, finite })
+}
+
+fn added(sum: Option<Tensor>, term: Tensor) -> Result<Option<Tensor>> {
+    Ok(Some(match sum {
+        None => term,
+        Some(sum) => (sum + term)?,
+    }))
 }
 
 /// A number type of the fused pass.

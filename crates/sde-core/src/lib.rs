@@ -41,7 +41,7 @@ pub use error::{Error, Result};
 pub use grid::TimeGrid;
 pub use model::{Cotangents, Field, FieldFn, Model, ModelField, Pass, per_sample, reverse_mode, rows_of};
 pub use moments::{ModelMoments, MomentField, Moments, SecondMoment, required};
-pub use op::Op;
+pub use op::{Basis, Op, Spectral};
 pub use oracle_field::OracleField;
 pub use prediction::{Conversion, Prediction};
 pub use process::{LinearSde, ScalarSde, Span, check_process};

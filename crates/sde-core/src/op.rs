@@ -1,12 +1,26 @@
-//! The operators of a linear diffusion, as a closed enum: `c·I`, or `K ⊗ I` with a small k×k matrix K.
+//! The operators of a linear diffusion, as a closed enum: `c·I`; `K ⊗ I` with a small k×k matrix K; diagonal, or 2×2 blocks, in an orthonormal basis;
+//! dense.
 //!
 //! A state of k groups (k = 1 for ordinary processes, 2 for position and velocity) is `u = (u_1, …, u_k)`, and `K ⊗ I` maps
-//! it to `u'_i = Σ_j K_ij u_j`. Operators that live in an orthonormal basis (blurring, learned processes) and dense
-//! ones will be further variants; nothing outside `sde-core` matches on the variants.
+//! it to `u'_i = Σ_j K_ij u_j`. An operator in a basis of n coordinates ([`Basis`]) acts on each of the D/n parts of n neighbouring entries: on
+//! the channels of an image, if the basis is one of images. A dense one is D×D. Two operators meet in the simplest form that holds both; an operation between
+//! them costs what that form costs, and nothing outside `sde-core` matches on the variants.
 //!
 //! Coefficients are computed once, on the host, in f64; no tensor appears here (see `tensor.rs` for the application).
 
+mod basis;
+mod entry;
+mod spectral;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use nalgebra::DMatrix;
+
+pub use basis::Basis;
+use entry::{Binary, Entry, Unary};
+pub use spectral::Spectral;
+pub(crate) use spectral::{partner, same as same_basis};
 
 use crate::{Error, Result};
 
@@ -18,6 +32,68 @@ pub enum Op {
     Scalar(f64),
     /// `K ⊗ I`, K a small square matrix that acts on the groups of the state.
     Block(DMatrix<f64>),
+    /// `V B Vᵀ`, B diagonal or of 2×2 blocks.
+    Spectral(Spectral),
+    /// A matrix on the whole state.
+    Dense(DMatrix<f64>),
+}
+
+/// The form in which several operators meet.
+#[derive(Debug, Clone)]
+pub(crate) enum Frame {
+    /// Numbers alone.
+    Scalar,
+    /// Matrices on this many groups.
+    Groups(usize),
+    /// A basis.
+    Basis(Arc<Basis>),
+    /// Matrices on this many entries.
+    Dense(usize),
+}
+
+impl Frame {
+    /// The simplest form for operators of both.
+    fn meet(self, other: Self) -> Result<Self> {
+        let refused = |a: String, b: String| {
+            Err(Error::Mismatch { what: "operators that do not act on one state", expected: a, found: b })
+        };
+        match (self, other) {
+            (Self::Scalar, frame) | (frame, Self::Scalar) => Ok(frame),
+            (Self::Groups(a), Self::Groups(b)) if a == b => Ok(Self::Groups(a)),
+            (Self::Basis(a), Self::Basis(b)) if same_basis(&a, &b) => Ok(Self::Basis(a)),
+            (Self::Basis(a), Self::Basis(b)) if a.dim() == b.dim() => Ok(Self::Dense(a.dim())),
+            (Self::Dense(d), other) | (other, Self::Dense(d)) if d.is_multiple_of(other.dim().max(1)) => {
+                match other {
+                    Self::Dense(e) if e != d => refused(format!("{d} entries"), format!("{e} entries")),
+                    _ => Ok(Self::Dense(d)),
+                }
+            }
+            (a, b) => refused(a.describe(), b.describe()),
+        }
+    }
+
+    /// What a state's length is a multiple of.
+    fn dim(&self) -> usize {
+        match self {
+            Self::Scalar => 1,
+            Self::Groups(n) | Self::Dense(n) => *n,
+            Self::Basis(basis) => basis.dim(),
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::Scalar => "any state".into(),
+            Self::Groups(k) => format!("{k} groups"),
+            Self::Basis(basis) => format!("parts of {} entries", basis.dim()),
+            Self::Dense(d) => format!("{d} entries"),
+        }
+    }
+
+    /// The form in which all of `ops` meet.
+    pub(crate) fn of(ops: &[Op]) -> Result<Self> {
+        ops.iter().try_fold(Self::Scalar, |frame, op| frame.meet(op.frame()))
+    }
 }
 
 impl Op {
@@ -31,84 +107,137 @@ impl Op {
         Self::Block(DMatrix::from_fn(K, K, |i, j| rows[i][j]))
     }
 
+    /// `V diag(values) Vᵀ`.
+    ///
+    /// # Errors
+    /// Unless there is one value for each coordinate.
+    pub fn diagonal(basis: &Arc<Basis>, values: Vec<f64>) -> Result<Self> {
+        Ok(Self::Spectral(Spectral::diagonal(basis, values)?))
+    }
+
+    /// `V B Vᵀ`, B with the 2×2 blocks `pairs`, by rows, of coordinates (0, 1), (2, 3), …; of an odd number of coordinates the last one has the factor `last`.
+    ///
+    /// # Errors
+    /// Unless the blocks cover all coordinates.
+    pub fn pairs(basis: &Arc<Basis>, pairs: Vec<[[f64; 2]; 2]>, last: Option<f64>) -> Result<Self> {
+        Ok(Self::Spectral(Spectral::pairs(basis, pairs, last)?))
+    }
+
     /// The factor c of `c·I`, `None` for any other operator (even one that equals it).
     pub fn as_scalar(&self) -> Option<f64> {
         match self {
             Self::Scalar(c) => Some(*c),
-            Self::Block(_) => None,
+            _ => None,
         }
     }
 
-    /// The number of groups the operator acts on, 1 if it acts on any.
-    pub fn groups(&self) -> usize {
+    fn frame(&self) -> Frame {
         match self {
-            Self::Scalar(_) => 1,
-            Self::Block(k) => k.nrows(),
+            Self::Scalar(_) => Frame::Scalar,
+            Self::Block(k) => Frame::Groups(k.nrows()),
+            Self::Spectral(s) => Frame::Basis(s.basis.clone()),
+            Self::Dense(m) => Frame::Dense(m.nrows()),
         }
     }
 
-    /// The matrix K on `groups` groups.
+    /// The same operator in a form that [`Frame::meet`] made of its own.
+    pub(crate) fn in_frame(&self, frame: &Frame) -> Result<Cow<'_, Self>> {
+        Ok(match (self, frame) {
+            (Self::Scalar(c), Frame::Groups(k)) => Cow::Owned(Self::Block(DMatrix::identity(*k, *k) * *c)),
+            (Self::Scalar(c), Frame::Basis(basis)) => {
+                Cow::Owned(Self::Spectral(Spectral::uniform(basis, *c)))
+            }
+            (Self::Dense(_), Frame::Dense(_)) => Cow::Borrowed(self),
+            (_, Frame::Dense(d)) => Cow::Owned(Self::Dense(self.matrix(*d)?)),
+            _ => Cow::Borrowed(self),
+        })
+    }
+
+    /// The operator on a state of `dim` entries, as a matrix.
     ///
     /// # Errors
-    /// When the operator is a block of another size.
-    pub fn matrix(&self, groups: usize) -> Result<DMatrix<f64>> {
-        match self {
-            Self::Scalar(c) => Ok(DMatrix::identity(groups, groups) * *c),
-            Self::Block(k) if k.nrows() == groups => Ok(k.clone()),
-            Self::Block(k) => Err(Error::Mismatch {
-                what: "operator on the groups of a state",
-                expected: format!("{groups} groups"),
-                found: format!("a {0}×{0} block", k.nrows()),
-            }),
-        }
-    }
-
-    fn zip(
-        &self,
-        other: &Self,
-        scalar: impl Fn(f64, f64) -> f64,
-        block: impl Fn(DMatrix<f64>, DMatrix<f64>) -> DMatrix<f64>,
-    ) -> Result<Self> {
-        if let (Self::Scalar(a), Self::Scalar(b)) = (self, other) {
-            return Ok(Self::Scalar(scalar(*a, *b)));
-        }
-        let groups = self.groups().max(other.groups());
-        Ok(Self::Block(block(self.matrix(groups)?, other.matrix(groups)?)))
-    }
-
-    fn map(
-        &self,
-        scalar: impl Fn(f64) -> Option<f64>,
-        block: impl Fn(&DMatrix<f64>) -> Option<DMatrix<f64>>,
-        what: &'static str,
-    ) -> Result<Self> {
-        let mapped = match self {
-            Self::Scalar(c) => scalar(*c).map(Self::Scalar),
-            Self::Block(k) => block(k).map(Self::Block),
+    /// When it does not act on so many entries.
+    pub fn matrix(&self, dim: usize) -> Result<DMatrix<f64>> {
+        let n = self.frame().dim();
+        let whole = match self {
+            Self::Dense(m) => m.nrows() == dim,
+            _ => n > 0 && dim.is_multiple_of(n),
         };
-        mapped.ok_or_else(|| Error::Mismatch {
+        if !whole {
+            return Err(Error::Mismatch {
+                what: "entries of a state that an operator acts on",
+                expected: self.frame().describe(),
+                found: dim.to_string(),
+            });
+        }
+        Ok(match self {
+            Self::Scalar(c) => DMatrix::identity(dim, dim) * *c,
+            Self::Block(k) => k.kronecker(&DMatrix::identity(dim / n, dim / n)),
+            Self::Spectral(s) => s.dense(dim),
+            Self::Dense(m) => m.clone(),
+        })
+    }
+
+    fn binary(&self, rule: Binary, other: &Self) -> Result<Self> {
+        if let (Self::Scalar(a), Self::Scalar(b)) = (self, other) {
+            return Ok(Self::Scalar(a.binary(rule, b)));
+        }
+        if let (Binary::Mul, Some(c)) = (rule, self.as_scalar()) {
+            return Ok(other.scale(c));
+        }
+        if let (Binary::Mul, Some(c)) = (rule, other.as_scalar()) {
+            return Ok(self.scale(c));
+        }
+        let frame = self.frame().meet(other.frame())?;
+        Ok(match (self.in_frame(&frame)?.as_ref(), other.in_frame(&frame)?.as_ref()) {
+            (Self::Block(a), Self::Block(b)) => Self::Block(a.binary(rule, b)),
+            (Self::Spectral(a), Self::Spectral(b)) => Self::Spectral(a.binary(rule, b)),
+            (a, b) => {
+                let dim = frame.dim();
+                Self::Dense(a.matrix(dim)?.binary(rule, &b.matrix(dim)?))
+            }
+        })
+    }
+
+    fn unary(&self, rule: Unary, what: &'static str) -> Result<Self> {
+        let found = match self {
+            Self::Scalar(c) => c.unary(rule).map(Self::Scalar),
+            Self::Block(k) => k.unary(rule).map(Self::Block),
+            Self::Spectral(s) => s.unary(rule).map(Self::Spectral),
+            Self::Dense(m) => m.unary(rule).map(Self::Dense),
+        };
+        found.ok_or_else(|| Error::Mismatch {
             what,
             expected: "an operator for which it exists".into(),
-            found: format!("{self:?}"),
+            found: self.describe(),
         })
+    }
+
+    /// The operator in a few words: small ones by their entries.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Scalar(_) | Self::Block(_) => format!("{self:?}"),
+            Self::Spectral(s) => format!("an operator in a basis of {} coordinates", s.basis.dim()),
+            Self::Dense(m) => format!("a {0}×{0} matrix", m.nrows()),
+        }
     }
 
     /// The product `self · other`.
     ///
     /// # Errors
-    /// When both are blocks of different sizes (so for every binary operation).
+    /// When the two cannot act on one state (so for every binary operation).
     pub fn mul(&self, other: &Self) -> Result<Self> {
-        self.zip(other, |a, b| a * b, |a, b| a * b)
+        self.binary(Binary::Mul, other)
     }
 
     /// The sum.
     pub fn add(&self, other: &Self) -> Result<Self> {
-        self.zip(other, |a, b| a + b, |a, b| a + b)
+        self.binary(Binary::Add, other)
     }
 
     /// The difference `self − other`.
     pub fn sub(&self, other: &Self) -> Result<Self> {
-        self.zip(other, |a, b| a - b, |a, b| a - b)
+        self.binary(Binary::Sub, other)
     }
 
     /// `c · self`.
@@ -116,6 +245,8 @@ impl Op {
         match self {
             Self::Scalar(a) => Self::Scalar(a * c),
             Self::Block(k) => Self::Block(k * c),
+            Self::Spectral(s) => Self::Spectral(s.scale(c)),
+            Self::Dense(m) => Self::Dense(m * c),
         }
     }
 
@@ -124,6 +255,8 @@ impl Op {
         match self {
             Self::Scalar(c) => Self::Scalar(*c),
             Self::Block(k) => Self::Block(k.transpose()),
+            Self::Spectral(s) => Self::Spectral(s.unary(Unary::Transpose).unwrap_or_else(|| s.clone())),
+            Self::Dense(m) => Self::Dense(m.transpose()),
         }
     }
 
@@ -132,55 +265,39 @@ impl Op {
     /// # Errors
     /// When the operator is singular.
     pub fn inverse(&self) -> Result<Self> {
-        self.map(
-            |c| (c != 0.0 && c.is_finite()).then(|| 1.0 / c),
-            |k| k.clone().try_inverse(),
-            "inverse of an operator",
-        )
+        self.unary(Unary::Inverse, "inverse of an operator")
     }
 
-    /// The lower triangular L with `L Lᵀ = self`, for a symmetric positive definite operator.
+    /// The L with `L Lᵀ = self` that is lower triangular (in its basis, if it has one), for a symmetric positive definite operator.
     ///
     /// # Errors
     /// When it is not positive definite.
     pub fn cholesky(&self) -> Result<Self> {
-        let factor = |k: &DMatrix<f64>| k.clone().cholesky().map(|c| c.l());
-        self.map(|c| (c >= 0.0).then(|| c.sqrt()), factor, "Cholesky factor of an operator")
+        self.unary(Unary::Cholesky, "Cholesky factor of an operator")
     }
 
     /// The symmetric root of a symmetric positive semi-definite operator; eigenvalues that rounding made negative count
-    /// as zero when they are below 1e-12 of the largest.
+    /// as zero when they are below 1e-12 of the largest entry.
     ///
     /// # Errors
     /// When it has a truly negative eigenvalue.
     pub fn sqrt(&self) -> Result<Self> {
-        let root = |k: &DMatrix<f64>| {
-            let eigen = k.clone().symmetric_eigen();
-            let largest = eigen.eigenvalues.amax();
-            if eigen.eigenvalues.min() < -1e-12 * largest {
-                return None;
-            }
-            let roots = eigen.eigenvalues.map(|v| v.max(0.0).sqrt());
-            Some(&eigen.eigenvectors * DMatrix::from_diagonal(&roots) * eigen.eigenvectors.transpose())
-        };
-        self.map(|c| (c >= 0.0).then(|| c.sqrt()), root, "symmetric root of an operator")
+        let slack = if self.as_scalar().is_some() { 0.0 } else { 1e-12 * self.max_abs() };
+        self.unary(Unary::Root(slack), "symmetric root of an operator")
     }
 
     /// The exponential.
     pub fn exp(&self) -> Self {
-        match self {
-            Self::Scalar(c) => Self::Scalar(c.exp()),
-            Self::Block(k) => Self::Block(k.exp()),
-        }
+        self.unary(Unary::Exp, "exponential of an operator").unwrap_or(Self::Scalar(f64::NAN))
     }
 
-    /// The largest absolute entry; infinite or NaN if an entry is.
+    /// The largest absolute entry, in the basis if there is one; infinite or NaN if an entry is.
     pub fn max_abs(&self) -> f64 {
         match self {
-            Self::Scalar(c) => c.abs(),
-            Self::Block(k) => {
-                k.iter().fold(0.0, |m, v| if v.is_nan() { f64::NAN } else { f64::max(m, v.abs()) })
-            }
+            Self::Scalar(c) => c.max_abs(),
+            Self::Block(k) => k.max_abs(),
+            Self::Spectral(s) => s.max_abs(),
+            Self::Dense(m) => m.max_abs(),
         }
     }
 
@@ -191,32 +308,53 @@ impl Op {
 
     /// The log of the absolute determinant on a state of `dim` entries.
     pub fn log_abs_det(&self, dim: usize) -> f64 {
-        match self {
-            Self::Scalar(c) => dim as f64 * c.abs().ln(),
-            Self::Block(k) => (dim / k.nrows()) as f64 * k.determinant().abs().ln(),
-        }
+        let parts = (dim / self.frame().dim().max(1)) as f64;
+        parts
+            * match self {
+                Self::Scalar(c) => c.log_abs_det(),
+                Self::Block(k) => k.log_abs_det(),
+                Self::Spectral(s) => s.log_abs_det(),
+                Self::Dense(m) => m.log_abs_det(),
+            }
+    }
+
+    /// The trace on a state of `dim` entries.
+    pub fn trace(&self, dim: usize) -> f64 {
+        let parts = (dim / self.frame().dim().max(1)) as f64;
+        parts
+            * match self {
+                Self::Scalar(c) => *c,
+                Self::Block(k) | Self::Dense(k) => k.trace(),
+                Self::Spectral(s) => s.coefficients().0.iter().sum(),
+            }
     }
 
     /// Applies the operator to a host state, groups outermost.
     ///
     /// # Errors
-    /// When the length is not a multiple of the number of groups.
+    /// When it does not act on so many entries.
     pub fn apply_host(&self, u: &[f64]) -> Result<Vec<f64>> {
-        match self {
-            Self::Scalar(c) => Ok(u.iter().map(|v| c * v).collect()),
-            Self::Block(k) => {
-                let n = u.len() / k.nrows();
-                if n * k.nrows() != u.len() {
-                    return Err(Error::Mismatch {
-                        what: "length of a state",
-                        expected: format!("a multiple of {}", k.nrows()),
-                        found: u.len().to_string(),
-                    });
-                }
-                let row = |i: usize, p: usize| (0..k.nrows()).map(|j| k[(i, j)] * u[j * n + p]).sum();
-                Ok((0..u.len()).map(|at| row(at / n, at % n)).collect())
-            }
+        let n = self.frame().dim();
+        let fits = match self {
+            Self::Dense(_) => u.len() == n,
+            _ => n > 0 && u.len().is_multiple_of(n),
+        };
+        if !fits {
+            return Err(Error::Mismatch {
+                what: "length of a state",
+                expected: self.frame().describe(),
+                found: u.len().to_string(),
+            });
         }
+        Ok(match self {
+            Self::Scalar(c) => u.iter().map(|v| c * v).collect(),
+            Self::Block(k) | Self::Dense(k) => {
+                let inner = u.len() / n;
+                let row = |i: usize, p: usize| (0..n).map(|j| k[(i, j)] * u[j * inner + p]).sum();
+                (0..u.len()).map(|at| row(at / inner, at % inner)).collect()
+            }
+            Self::Spectral(s) => u.chunks(n).flat_map(|part| s.apply_part(part)).collect(),
+        })
     }
 }
 
@@ -228,24 +366,68 @@ mod tests {
         Op::block([[2.0, 0.3], [-0.5, 1.0]])
     }
 
-    fn spd() -> Op {
-        Op::block([[2.0, 0.7], [0.7, 1.0]])
+    fn close(x: &Op, y: &Op) -> bool {
+        // Rounding of a few products of numbers up to 5.
+        x.sub(y).is_ok_and(|d| d.max_abs() < 5e-14)
     }
 
-    fn close(x: &Op, y: &Op) -> bool {
-        x.sub(y).is_ok_and(|d| d.max_abs() < 1e-14)
+    /// One operator of each form on six entries, symmetric positive definite or not.
+    fn every(definite: bool) -> Result<Vec<Op>> {
+        let skew = if definite { 0.0 } else { 0.8 };
+        let value = |i: usize| 1.0 + 0.3 * i as f64;
+        let pair = |i: usize| [[value(i), 0.2 + skew], [0.2 - skew, value(i) + 0.5]];
+        let (image, odd) = (Arc::new(Basis::dct(2, 3)), Arc::new(Basis::dct(1, 3)));
+        let full =
+            DMatrix::from_fn(
+                6,
+                6,
+                |i, j| if i == j { value(i) + 2.0 } else { 0.1 + skew * (i as f64 - j as f64) },
+            );
+        Ok(vec![
+            Op::Scalar(3.0),
+            Op::block([[2.0, 0.7 + skew], [0.7 - skew, 1.0]]),
+            Op::diagonal(&image, (0..6).map(value).collect())?,
+            Op::pairs(&image, (0..3).map(pair).collect(), None)?,
+            Op::pairs(&odd, vec![pair(0)], Some(0.4))?,
+            Op::Dense(full),
+        ])
     }
 
     #[test]
     fn defining_identities() -> Result<()> {
-        for op in [a(), Op::Scalar(-3.0)] {
+        for op in every(false)? {
             assert!(close(&op.mul(&op.inverse()?)?, &Op::IDENTITY));
             assert!(close(&op.exp().mul(&op.scale(-1.0).exp())?, &Op::IDENTITY));
         }
-        for op in [spd(), Op::Scalar(3.0)] {
+        for op in every(true)? {
             let (l, r) = (op.cholesky()?, op.sqrt()?);
             assert!(close(&l.mul(&l.transpose())?, &op));
             assert!(close(&r.mul(&r)?, &op) && close(&r, &r.transpose()));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn every_form_is_its_matrix() -> Result<()> {
+        let u: Vec<f64> = (0..6).map(|i| (0.9 * f64::from(i)).cos()).collect();
+        let column = nalgebra::DVector::from_row_slice(&u);
+        for (i, a) in every(false)?.into_iter().enumerate() {
+            let matrix = a.matrix(6)?;
+            let image = &matrix * &column;
+            assert!(a.apply_host(&u)?.iter().zip(image.iter()).all(|(x, y)| (x - y).abs() < 1e-14));
+            assert!((a.trace(6) - matrix.trace()).abs() < 1e-13);
+            assert!((a.log_abs_det(6) - matrix.determinant().abs().ln()).abs() < 1e-12);
+            assert!((a.transpose().matrix(6)? - matrix.transpose()).amax() < 1e-14);
+            for (j, b) in every(true)?.into_iter().enumerate() {
+                let Ok(product) = a.mul(&b) else {
+                    // Groups and a basis, or bases of other sizes: the state's own size is not known.
+                    assert!((1..5).contains(&i) && (1..5).contains(&j) && i != j, "{i} {j}");
+                    continue;
+                };
+                let expected = &matrix * b.matrix(6)?;
+                assert!((product.matrix(6)? - expected).amax() < 1e-13, "{i} {j}");
+                assert!((a.sub(&b)?.matrix(6)? - (&matrix - b.matrix(6)?)).amax() < 1e-13);
+            }
         }
         Ok(())
     }
@@ -276,5 +458,8 @@ mod tests {
         assert!(Op::block([[1.0, 2.0], [2.0, 1.0]]).cholesky().is_err());
         assert!(Op::block([[1.0, 2.0], [2.0, 1.0]]).sqrt().is_err());
         assert!(a().mul(&Op::block([[1.0; 3]; 3])).is_err());
+        assert!(Op::Dense(DMatrix::identity(3, 3)).mul(&Op::Dense(DMatrix::identity(6, 6))).is_err());
+        assert!(Op::diagonal(&Arc::new(Basis::dct(2, 2)), vec![1.0; 3]).is_err());
+        assert!(Op::Dense(DMatrix::identity(3, 3)).apply_host(&[1.0; 6]).is_err());
     }
 }

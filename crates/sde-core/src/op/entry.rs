@@ -1,0 +1,101 @@
+//! What an operator is made of: numbers, 2×2 blocks and matrices, with one algebra.
+
+use nalgebra::{DMatrix, Matrix2};
+
+/// An operation on two entries.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Binary {
+    Mul,
+    Add,
+    Sub,
+}
+
+/// An operation on one entry, which need not exist.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Unary {
+    Transpose,
+    Inverse,
+    Cholesky,
+    /// The symmetric root; eigenvalues that are negative by less than this count as zero.
+    Root(f64),
+    Exp,
+}
+
+/// A number or a matrix.
+pub(super) trait Entry: Sized {
+    fn binary(&self, rule: Binary, other: &Self) -> Self;
+    fn unary(&self, rule: Unary) -> Option<Self>;
+    /// The largest absolute entry; NaN if there is one.
+    fn max_abs(&self) -> f64;
+    /// log |det|.
+    fn log_abs_det(&self) -> f64;
+}
+
+impl Entry for f64 {
+    fn binary(&self, rule: Binary, other: &Self) -> Self {
+        match rule {
+            Binary::Mul => self * other,
+            Binary::Add => self + other,
+            Binary::Sub => self - other,
+        }
+    }
+    fn unary(&self, rule: Unary) -> Option<Self> {
+        match rule {
+            Unary::Transpose => Some(*self),
+            Unary::Inverse => (*self != 0.0 && self.is_finite()).then(|| 1.0 / self),
+            Unary::Cholesky => (*self >= 0.0).then(|| self.sqrt()),
+            Unary::Root(slack) => (*self >= -slack).then(|| self.max(0.0).sqrt()),
+            Unary::Exp => Some(self.exp()),
+        }
+    }
+    fn max_abs(&self) -> f64 {
+        self.abs()
+    }
+    fn log_abs_det(&self) -> f64 {
+        self.abs().ln()
+    }
+}
+
+macro_rules! matrix_entry {
+    ($t:ty, $from_diagonal:path) => {
+        impl Entry for $t {
+            fn binary(&self, rule: Binary, other: &Self) -> Self {
+                match rule {
+                    Binary::Mul => self * other,
+                    Binary::Add => self + other,
+                    Binary::Sub => self - other,
+                }
+            }
+            fn unary(&self, rule: Unary) -> Option<Self> {
+                match rule {
+                    Unary::Transpose => Some(self.transpose()),
+                    Unary::Inverse => self.clone().try_inverse(),
+                    Unary::Cholesky => self.clone().cholesky().map(|c| c.l()),
+                    Unary::Root(slack) => {
+                        let eigen = self.clone().symmetric_eigen();
+                        if eigen.eigenvalues.iter().any(|v| v.is_nan() || *v < -slack) {
+                            return None;
+                        }
+                        let roots = eigen.eigenvalues.map(|v| v.max(0.0).sqrt());
+                        Some(&eigen.eigenvectors * $from_diagonal(&roots) * eigen.eigenvectors.transpose())
+                    }
+                    Unary::Exp => Some(self.exp()),
+                }
+            }
+            fn max_abs(&self) -> f64 {
+                largest(self.iter().copied())
+            }
+            fn log_abs_det(&self) -> f64 {
+                // A determinant of many entries leaves the range of numbers; its factors do not.
+                self.clone().lu().u().diagonal().iter().map(|v| v.abs().ln()).sum()
+            }
+        }
+    };
+}
+matrix_entry!(Matrix2<f64>, Matrix2::from_diagonal);
+matrix_entry!(DMatrix<f64>, DMatrix::from_diagonal);
+
+/// The largest absolute value; NaN if there is one.
+pub(super) fn largest(values: impl Iterator<Item = f64>) -> f64 {
+    values.fold(0.0, |m: f64, v| if v.is_nan() || m.is_nan() { f64::NAN } else { m.max(v.abs()) })
+}
