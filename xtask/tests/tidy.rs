@@ -25,7 +25,8 @@ const EDGES: [(&str, &[&str]); 8] = [
 const RUNNER_ONLY: [&str; 4] = ["anyhow", "clap", "indicatif", "tracing-subscriber"];
 
 /// Where the mathematics lives that knows no tensor.
-const MATHEMATICS: [&str; 7] = [
+const MATHEMATICS: [&str; 8] = [
+    "crates/sde-core/src/factor.rs",
     "crates/sde-core/src/op.rs",
     "crates/sde-core/src/process.rs",
     "crates/sde-core/src/process/",
