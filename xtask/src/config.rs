@@ -56,6 +56,7 @@ macro_rules! presets {
 
 presets!(
     "digits",
+    "digits-blurring",
     "digits-conditional",
     "digits-npr",
     "digits-sn",
@@ -70,6 +71,7 @@ presets!(
     "cifar10-ncsnpp-ve-deep",
     "cifar10-edm",
     "cifar10-tiny",
+    "cifar10-blurring",
     "checkerboard",
     "eight-modes",
     "two-modes",

@@ -131,6 +131,14 @@ impl Op {
         }
     }
 
+    /// The number of groups the operator acts on, 1 if it acts on any or on none.
+    pub fn groups(&self) -> usize {
+        match self {
+            Self::Block(k) => k.nrows(),
+            _ => 1,
+        }
+    }
+
     fn frame(&self) -> Frame {
         match self {
             Self::Scalar(_) => Frame::Scalar,

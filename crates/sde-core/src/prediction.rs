@@ -1,11 +1,13 @@
 //! What a network predicts, and every conversion between the four meanings, once.
 //!
-//! With `u = S x₀ + R ε`: noise ε; data x₀; score `s = −R⁻ᵀ ε`; velocity `Ṡ x₀ + Ṙ ε`, the drift of the probability flow; and, for
-//! scalar processes, `v = α ε − σ x₀`. Each is an affine image of each other at the same (u, t): `to = A u + B from`.
+//! With `u = S x₀ + R ε`: noise ε; data x₀; score `s = −R⁻ᵀ ε`; velocity `Ṡ x₀ + Ṙ ε`, the drift of the probability flow; and `v = α ε − σ x₀`, for any linear
+//! process `v = C ε − C Kᵀ x₀` with `K = S⁻¹ R`, `C = (I + Kᵀ K)^{−1/2}`: what (x₀, ε) are beside u, of the size of the data. Then `ε = Rᵀ V⁻¹ u + C v` and
+//! `x₀ = Sᵀ V⁻¹ u − K C v`, `V = S Sᵀ + R Rᵀ`: the best linear estimates given u, for data of unit covariance, and what is left of each.
+//! Each prediction is an affine image of each other at the same (u, t): `to = A u + B from`.
 //!
-//! Reference: Karras et al. 2022, arXiv 2206.00364, appendix B; Salimans, Ho 2022, arXiv 2202.00512, for velocities.
+//! Reference: Karras et al. 2022, arXiv 2206.00364, appendix B; Salimans, Ho 2022, arXiv 2202.00512, for velocities and v.
 //! Differs: "velocity" is the path's own time derivative (flow matching), [`Prediction::V`] the v of Salimans and Ho; they are proportional
-//! only where α² + σ² = 1 and up to the rate of the angle.
+//! only where α² + σ² = 1 and up to the rate of the angle. For scalar processes v is not divided by √(α² + σ²); for others it is, by C.
 
 use crate::{Error, LinearSde, Op, Result};
 
@@ -20,7 +22,7 @@ pub enum Prediction {
     Velocity,
     /// The gradient of the log density.
     Score,
-    /// `v = α ε − σ x₀`, of a scalar process: the one that neither end of the process amplifies.
+    /// `v = α ε − σ x₀`, or its like for any linear process: the one that neither end of the process amplifies.
     V,
 }
 
@@ -54,7 +56,7 @@ impl Prediction {
     /// The factors of (x₀, ε) in this prediction: what a perfect knowledge of both would predict.
     ///
     /// # Errors
-    /// [`Prediction::V`] of a process with groups, a score without noise.
+    /// A score without noise; [`Prediction::V`] without signal, unless the process is scalar.
     pub fn of_data_and_noise(self, sde: &dyn LinearSde, t: f64) -> Result<(Op, Op)> {
         Ok(match self {
             Self::Noise => (Op::ZERO, Op::IDENTITY),
@@ -62,8 +64,8 @@ impl Prediction {
             Self::Velocity => (sde.signal_rate(t), sde.factor_rate(t)),
             Self::Score => (Op::ZERO, sde.factor(t).inverse()?.transpose().scale(-1.0)),
             Self::V => {
-                rotation(sde, t)?;
-                (sde.factor(t).scale(-1.0), sde.signal(t))
+                let turn = Turn::new(sde, t)?;
+                (turn.of_data, turn.of_noise)
             }
         })
     }
@@ -106,18 +108,12 @@ impl Prediction {
             Self::Score => Ok(Conversion::new(Op::ZERO, r.transpose().scale(-1.0))),
             Self::Data => noise_of_data(&same),
             Self::Velocity => noise_of_data(&data_of_velocity(sde, t)?),
-            Self::V => {
-                let (alpha, sigma) = rotation(sde, t)?;
-                Ok(Conversion::new(Op::Scalar(sigma), Op::Scalar(alpha)))
-            }
+            Self::V => Ok(Turn::new(sde, t)?.noise),
         };
         let data = || match self {
             Self::Data => Ok(same.clone()),
             Self::Velocity => data_of_velocity(sde, t),
-            Self::V => {
-                let (alpha, sigma) = rotation(sde, t)?;
-                Ok(Conversion::new(Op::Scalar(alpha), Op::Scalar(-sigma)))
-            }
+            Self::V => Ok(Turn::new(sde, t)?.data),
             Self::Noise | Self::Score => data_of_noise(&noise()?),
         };
         match to {
@@ -133,18 +129,42 @@ impl Prediction {
     }
 }
 
-/// α and σ over α² + σ²: what turns (u, v) back into x₀ and ε.
-fn rotation(sde: &dyn LinearSde, t: f64) -> Result<(f64, f64)> {
-    match (sde.signal(t).as_scalar(), sde.factor(t).as_scalar()) {
-        (Some(alpha), Some(sigma)) => {
+/// How v turns (x₀, ε), and (u, v) back.
+struct Turn {
+    /// v of (x₀, ε).
+    of_data: Op,
+    of_noise: Op,
+    /// ε and x₀ of (u, v).
+    noise: Conversion,
+    data: Conversion,
+}
+
+impl Turn {
+    fn new(sde: &dyn LinearSde, t: f64) -> Result<Self> {
+        let (s, r) = (sde.signal(t), sde.factor(t));
+        if let (Some(alpha), Some(sigma)) = (s.as_scalar(), r.as_scalar()) {
             let square = alpha * alpha + sigma * sigma;
-            Ok((alpha / square, sigma / square))
+            let map = |state: f64, value: f64| Conversion::new(Op::Scalar(state), Op::Scalar(value));
+            return Ok(Self {
+                of_data: Op::Scalar(-sigma),
+                of_noise: Op::Scalar(alpha),
+                noise: map(sigma / square, alpha / square),
+                data: map(alpha / square, -sigma / square),
+            });
         }
-        _ => Err(Error::Mismatch {
-            what: "prediction of v",
-            expected: "a process that treats all coordinates alike".into(),
-            found: format!("{} groups; predict the noise instead", sde.groups()),
-        }),
+        // In K, which has no cancellation where the signal is weak: C² = (I + KᵀK)⁻¹, Rᵀ V⁻¹ = C² Kᵀ S⁻¹.
+        let inverse = s.inverse()?;
+        let k = inverse.mul(&r)?;
+        let square = Op::IDENTITY.add(&k.transpose().mul(&k)?)?.inverse()?;
+        let c = square.sqrt()?;
+        let skip = square.mul(&k.transpose())?.mul(&inverse)?;
+        let other = Op::IDENTITY.add(&k.mul(&k.transpose())?)?.inverse()?.mul(&inverse)?;
+        Ok(Self {
+            of_data: c.mul(&k.transpose())?.scale(-1.0),
+            of_noise: c.clone(),
+            noise: Conversion::new(skip, c.clone()),
+            data: Conversion::new(other, k.mul(&c)?.scale(-1.0)),
+        })
     }
 }
 
@@ -187,6 +207,38 @@ mod tests {
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn every_conversion_holds_for_matrices() -> Result<()> {
+        let sde = crate::process::Blurring::new((2, 3), 2.0, 0.001)?;
+        let x0 = [0.7, -0.2, 1.1, 0.4, -0.9, 0.1];
+        let eps = [-1.3, 0.6, 0.2, -0.4, 0.8, 1.9];
+        let plus = |a: Vec<f64>, b: Vec<f64>| -> Vec<f64> { a.iter().zip(&b).map(|(a, b)| a + b).collect() };
+        for t in [1e-3, 0.1, 0.5, 0.9] {
+            let u = plus(sde.signal(t).apply_host(&x0)?, sde.factor(t).apply_host(&eps)?);
+            let value = |p: Prediction| -> Result<Vec<f64>> {
+                let (of_data, of_noise) = p.of_data_and_noise(&sde, t)?;
+                Ok(plus(of_data.apply_host(&x0)?, of_noise.apply_host(&eps)?))
+            };
+            // v is no larger than data and noise, and the weight of its error in either is at most 1.
+            let (of_data, of_noise) = V.of_data_and_noise(&sde, t)?;
+            assert!(of_data.max_abs() < 1.0 && of_noise.max_abs() < 1.0);
+            for from in [Noise, Data, Velocity, Score, V] {
+                for to in [Noise, Data, Velocity, Score, V] {
+                    let map = from.conversion(to, &sde, t)?;
+                    let found = plus(map.state.apply_host(&u)?, map.value.apply_host(&value(from)?)?);
+                    let expected = value(to)?;
+                    // Data from noise is divided by the signal, and so is its rounding.
+                    let scale = (map.value.max_abs() + map.state.max_abs()) * 4.0;
+                    let gap = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                    assert!(gap < 1e-14 * scale.max(20.0), "{from:?} to {to:?} at {t}: {gap:e}");
+                }
+            }
+            let bounds = [V.conversion(Noise, &sde, t)?, V.conversion(Data, &sde, t)?];
+            assert!(bounds.iter().all(|map| map.value.max_abs() <= 1.0 && map.state.is_finite()));
         }
         Ok(())
     }

@@ -9,17 +9,21 @@
 //! Differs: the signal is its own method, because some published schedules do not start at 1 (the cosine starts at
 //! α(0) = 0.99992, with Σ_0 = 1.6e-4; VE starts at Σ_0 = σ_min²).
 
+mod blurring;
 mod cosine;
 mod discrete;
 mod edm;
+mod heat;
 mod linear_path;
 mod sub_vp;
 mod ve;
 mod vp;
 
+pub use blurring::Blurring;
 pub use cosine::Cosine;
 pub use discrete::Discrete;
 pub use edm::Edm;
+pub use heat::Heat;
 pub use linear_path::LinearPath;
 pub use sub_vp::SubVp;
 pub use ve::Ve;

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 
 use candle_core::Tensor;
 use rotating::Rotating;
-use sde_core::process::{Cosine, Discrete, Edm, LinearPath, SubVp, Ve, Vp};
-use sde_core::{LinearSde, Result, ScalarSde, check_process};
+use sde_core::process::{Blurring, Cosine, Discrete, Edm, Heat, LinearPath, SubVp, Ve, Vp};
+use sde_core::{LinearSde, Op, Result, ScalarSde, check_process};
 
 fn golden(name: &str) -> HashMap<String, Tensor> {
     let path = format!("{}/tests/golden/{name}.npz", env!("CARGO_MANIFEST_DIR"));
@@ -34,6 +34,10 @@ fn every_process_passes_its_check() -> Result<()> {
     check("linear path", &LinearPath, &unit);
     check("edm", &Edm::STANDARD, &[2e-3, 0.1, 1.0, 20.0, 79.0]);
     check("rotating", &Rotating { omega: 1.7 }, &[1e-3, 0.1, 0.5, 1.0, 3.0]);
+    let blurring = Blurring::new((4, 6), 3.0, 0.001)?;
+    check("blurring", &blurring, &[1e-3, 0.02, 0.1, 0.35, 0.6, 0.9, 0.98]);
+    let colour = Op::block([[2.0, 0.7], [0.7, 1.0]]);
+    check("heat", &Heat::new(colour, [0.01, 20.0])?, &[0.01, 0.1, 1.0, 19.0]);
     // Derivatives exist between the indices of a chain, not at them.
     check("ddpm", &Discrete::ddpm(), &[0.5, 10.5, 100.5, 499.5, 999.5]);
     Ok(())

@@ -1,7 +1,7 @@
 //! Processes by name: the published constants, and how a configuration becomes a process.
 
 use sde_core::LinearSde;
-use sde_core::process::{Cosine, Discrete, Edm, LinearPath, SubVp, Ve, Vp};
+use sde_core::process::{Blurring, Cosine, Discrete, Edm, Heat, LinearPath, SubVp, Ve, Vp};
 use serde::{Deserialize, Serialize};
 
 /// A forward process, with every constant spelled out.
@@ -49,11 +49,35 @@ pub enum ProcessConfig {
         /// Number of steps.
         steps: usize,
     },
+    /// Blurring diffusion of images of one size.
+    Blurring {
+        /// Rows.
+        height: usize,
+        /// Columns.
+        width: usize,
+        /// The blur at the end, in pixels.
+        sigma_blur: f64,
+        /// The part of every frequency that is not blurred.
+        d_min: f64,
+    },
+    /// Noise alone, of a colour: its power at a frequency falls with `(1 + λ)^−slope`, λ the frequency's eigenvalue of −Δ.
+    Heat {
+        /// Rows.
+        height: usize,
+        /// Columns.
+        width: usize,
+        /// 0 for white noise.
+        slope: f64,
+        /// Where sampling stops.
+        sigma_min: f64,
+        /// Where it starts.
+        sigma_max: f64,
+    },
 }
 
 impl ProcessConfig {
     /// The names, as on the command line.
-    pub const NAMES: &[&str] = &["vp", "subvp", "ve", "edm", "cosine", "linear", "ddpm"];
+    pub const NAMES: &[&str] = &["vp", "subvp", "ve", "edm", "cosine", "linear", "ddpm", "blurring", "heat"];
 
     /// The published constants of a process.
     pub fn published(name: &str) -> Option<Self> {
@@ -65,6 +89,8 @@ impl ProcessConfig {
             "cosine" => Self::Cosine {},
             "linear" => Self::Linear {},
             "ddpm" => Self::Ddpm { beta_start: 1e-4, beta_end: 0.02, steps: 1000 },
+            "blurring" => Self::Blurring { height: 32, width: 32, sigma_blur: 10.0, d_min: 0.001 },
+            "heat" => Self::Heat { height: 32, width: 32, slope: 1.0, sigma_min: 0.002, sigma_max: 80.0 },
             _ => return None,
         })
     }
@@ -73,7 +99,7 @@ impl ProcessConfig {
     pub fn grid(&self, order: u32) -> &'static str {
         match self {
             Self::Ve { .. } => "uniform",
-            Self::Edm { .. } => "karras",
+            Self::Edm { .. } | Self::Heat { .. } => "karras",
             Self::Vp { .. } | Self::Ddpm { .. } if order > 1 => "cubic",
             _ => "quadratic",
         }
@@ -92,6 +118,12 @@ impl ProcessConfig {
                 let last = steps.saturating_sub(1).max(1) as f64;
                 let beta = |n: usize| beta_start + (beta_end - beta_start) * n as f64 / last;
                 Box::new(Discrete::new(&(0..steps).map(beta).collect::<Vec<_>>())?)
+            }
+            Self::Blurring { height, width, sigma_blur, d_min } => {
+                Box::new(Blurring::new((height, width), sigma_blur, d_min)?)
+            }
+            Self::Heat { height, width, slope, sigma_min, sigma_max } => {
+                Box::new(Heat::new(Heat::of_slope((height, width), slope)?, [sigma_min, sigma_max])?)
             }
         })
     }

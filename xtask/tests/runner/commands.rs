@@ -42,7 +42,7 @@ fn every_preset_resolves_and_its_network_is_counted_without_its_data() {
             "cifar10-ddpmpp" | "cifar10-subvp" => assert_eq!(parameters, 61_804_419.0),
             "cifar10-ddpmpp-deep" => assert_eq!(parameters, 106_632_579.0),
             "cifar10-ncsnpp-ve" => assert_eq!(parameters, 62_758_787.0),
-            "cifar10-ncsnpp-ve-deep" => assert_eq!(parameters, 107_586_947.0),
+            "cifar10-ncsnpp-ve-deep" | "cifar10-blurring" => assert_eq!(parameters, 107_586_947.0),
             "cifar10-edm" => assert_eq!(parameters, 55_733_891.0),
             "digits" => {
                 assert!(parameters >= 3e5);
