@@ -10,21 +10,32 @@
 //! α(0) = 0.99992, with Σ_0 = 1.6e-4; VE starts at Σ_0 = σ_min²).
 
 mod blurring;
+mod commuting;
 mod cosine;
 mod discrete;
 mod edm;
+mod gramian;
 mod heat;
+mod homogeneous;
+mod langevin;
+mod linear_pair;
 mod linear_path;
+mod prior_gap;
 mod sub_vp;
 mod ve;
 mod vp;
 
 pub use blurring::Blurring;
+pub use commuting::Commuting;
 pub use cosine::Cosine;
 pub use discrete::Discrete;
 pub use edm::Edm;
 pub use heat::Heat;
+pub use homogeneous::{Clocked, Homogeneous};
+pub use langevin::Langevin;
+pub use linear_pair::LinearPair;
 pub use linear_path::LinearPath;
+pub use prior_gap::{prior_divergence, signal_left};
 pub use sub_vp::SubVp;
 pub use ve::Ve;
 pub use vp::Vp;

@@ -27,9 +27,14 @@ impl Vp {
         Ok(Self { beta_0, beta_1 })
     }
 
-    /// −2 log α_t = ∫₀ᵗ β.
-    fn integral(&self, t: f64) -> f64 {
+    /// `b(t) = ∫₀ᵗ β = −2 log α_t`.
+    pub fn integral(&self, t: f64) -> f64 {
         t * (self.beta_0 + 0.5 * t * (self.beta_1 - self.beta_0))
+    }
+
+    /// `b(to) − b(from)`, in the form without cancellation.
+    pub(super) fn integral_between(&self, to: f64, from: f64) -> f64 {
+        (to - from) * (self.beta_0 + 0.5 * (to + from) * (self.beta_1 - self.beta_0))
     }
 
     /// β_t.
