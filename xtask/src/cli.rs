@@ -6,6 +6,7 @@ mod eval;
 mod eval_nll;
 mod eval_score;
 mod fid;
+mod paths;
 mod results;
 mod sample;
 mod weights;
@@ -23,6 +24,7 @@ pub use eval::Eval;
 pub use eval_nll::{EvalNll, Shard};
 pub use eval_score::EvalScore;
 pub use fid::{EvalFid, FeatureArgs, FidStats};
+pub use paths::Paths;
 pub use results::Results;
 pub use sample::{Edit, Guide, Sample, Samplers};
 pub use weights::WeightsArgs;
@@ -77,6 +79,8 @@ pub enum Command {
     EvalFid(Box<EvalFid>),
     /// Mean and covariance of the features of pictures, as a file that others read, too
     FidStats(FidStats),
+    /// Draw what the forward process of a run does to its data, and how the flow carries noise back
+    Paths(Paths),
     /// Put what was measured of runs side by side, and say which differences are more than chance
     Compare(Compare),
     /// Write a run as one page of HTML: curves, samples, likelihood, score, samplers, configuration, records

@@ -10,6 +10,7 @@ mod eval_score;
 mod export;
 mod fid_stats;
 mod import;
+mod paths;
 mod plane;
 mod presets;
 mod report;
@@ -36,6 +37,7 @@ pub fn run(command: Command, output: Output) -> Result<()> {
         Command::EvalScore(args) => eval_score::run(&args, output),
         Command::FidStats(args) => fid_stats::run(&args, output),
         Command::EvalFid(args) => eval_fid::run(&args, output),
+        Command::Paths(args) => paths::run(&args, output),
         Command::Compare(args) => compare::run(&args, output),
         Command::Report(args) => report::run(&args, output),
         Command::Bench(args) => bench::run(&args, output),

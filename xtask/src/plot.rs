@@ -1,8 +1,10 @@
 //! Curves as SVG: the loss of a run, the errors of samplers, and charts of whatever.
 
 mod chart;
+mod section;
 
 pub use chart::{Axis, Chart, Mark, Series};
+pub use section::{Panel, Place, Sections};
 
 use std::path::Path;
 

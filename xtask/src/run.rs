@@ -173,6 +173,21 @@ impl Run {
         }
     }
 
+    /// The shape of one state: that of a sample, with the groups that are no data.
+    pub fn state_shape(&self) -> Vec<usize> {
+        self.shape.clone()
+    }
+
+    /// Data as states.
+    pub fn lift(&self, x: &candle_core::Tensor) -> Result<candle_core::Tensor> {
+        Ok(x.clone())
+    }
+
+    /// The data in states.
+    pub fn project(&self, u: &candle_core::Tensor) -> Result<candle_core::Tensor> {
+        Ok(u.clone())
+    }
+
     /// The network as a sampler sees it.
     pub fn field(&self) -> ModelField<&Network> {
         ModelField::new(&self.network, DType::F32, &self.device)

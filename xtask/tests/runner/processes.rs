@@ -1,0 +1,72 @@
+//! Processes that are not isotropic, end to end: trained, sampled by every kind of sampler, measured, drawn.
+
+use serde_json::Value;
+
+use crate::support::Place;
+
+/// Presets of processes whose operators are matrices.
+const IMAGES: &[&str] = &["digits-blurring"];
+
+/// A small budget on the embedded digits.
+const SMALL: &str = "--set net.channels=8 --set net.groups=4 --set train.steps=6 --set train.batch=8 --set train.checkpoint_every=3 \
+     --set train.sample_every=3 --set train.held_out.every=3 --set train.held_out.examples=8 --set train.log_every=1";
+
+const LAW: &str =
+    r#"{"w": [0.3, 0.7], "mu": [[1, 0], [-1, 0]], "cov": [[[0.1, 0], [0, 0.1]], [[0.2, 0], [0, 0.1]]]}"#;
+
+/// One sampler of each kind that any linear process takes.
+const SAMPLERS: [&str; 8] = ["ddim", "tab2", "ddpm", "em", "ei-score", "heun2", "rk45", "adaptive-sde"];
+
+#[test]
+fn images_are_trained_sampled_measured_and_drawn() {
+    for preset in IMAGES {
+        let place = Place::new();
+        place.run(&format!("train {preset} {SMALL} --out run"));
+        for sampler in SAMPLERS {
+            let record = place.record(&format!(
+                "sample run --sampler {sampler} --steps 4 --n 2 --out {sampler} --set sampler.max_nfe=5000"
+            ));
+            assert_eq!(record["sampler"]["name"], sampler, "{preset}");
+            assert!(place.path(&format!("{sampler}/samples.png")).is_file(), "{preset} {sampler}");
+        }
+        let found = place.record("eval-nll run --n 2 --set sampler.rtol=1e-3 --set sampler.atol=1e-3");
+        assert!(found["bits_per_dim"].as_f64().is_some_and(f64::is_finite), "{preset}: {found}");
+        place.run("eval-score run --n 4 --count 2");
+        place.run("paths run --n 2 --count 3");
+        assert!(place.path("run/records/paths.png").is_file());
+        // What is for scalar processes only says so, and what to take instead.
+        place.call("sample run --sampler dpm++-2m --n 2").fails(78, &["dpm++-2m", "tab"]);
+    }
+}
+
+#[test]
+fn points_are_drawn_in_a_section_of_their_space() {
+    let place = Place::new();
+    place.run(&format!("train {} --out run", crate::support::POINTS));
+    let record = place.record("paths run --n 5 --count 3");
+    assert_eq!(record["axes"], serde_json::json!(["x1", "x2"]));
+    let picture = place.text("run/records/paths.svg");
+    // The paths and three times.
+    assert_eq!(picture.matches("<polyline").count(), 5);
+    assert_eq!(picture.matches("t = ").count(), 3);
+    assert_eq!(place.json("run/records/paths.json"), record);
+    place.call("paths run --axes 1,3").fails(64, &["--axes", "x1, x2"]);
+    place.call("paths run --out picture.png").fails(64, &["picture.png", ".svg"]);
+}
+
+#[test]
+fn an_exact_score_has_no_defect_under_processes_of_matrices() {
+    let place = Place::new();
+    place.write("law.json", LAW);
+    for process in ["blurring", "heat"] {
+        let line = format!(
+            "eval-score --oracle law.json --process {process} --set process.height=1 --set process.width=2 --n 20 --count 4"
+        );
+        let record = place.record(&line);
+        for row in record["times"].as_array().expect("times") {
+            let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
+            assert!(number(&row["relative_residual"]) < 1e-6, "{process}: {row}");
+            assert!(number(&row["error"]["value"]) < 1e-20, "{process}: {row}");
+        }
+    }
+}
