@@ -156,7 +156,7 @@ pub struct BenchSampler {
     /// Network calls, a column for each
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [5, 10, 15, 20, 50, 100], value_parser = positive::<usize>)]
     pub nfe: Vec<usize>,
-    /// Only these samplers [default: all with a fixed grid]
+    /// Only these samplers, adaptive ones at the tolerance that takes so many calls [default: all with a fixed grid]
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub only: Vec<String>,
     /// Examples of the test split that the exact field is made of, and that samples are compared with

@@ -16,6 +16,9 @@ use crate::exit::Failure;
 /// Few groups, because starts are few.
 const DISTANCE: SlicedWasserstein = SlicedWasserstein { groups: 4, directions: 200 };
 
+/// Tolerances tried to meet a number of calls.
+const TOLERANCES: usize = 10;
+
 /// A law to sample: starts, and where the flow takes them.
 pub struct Law<'a> {
     /// The data.
@@ -87,6 +90,9 @@ impl<'a> Law<'a> {
     /// is not for this process.
     pub fn best(&self, entry: &Entry, config: &SamplerConfig, nfe: usize) -> Result<Option<Cell>> {
         let config = SamplerConfig { name: entry.name.into(), ..config.clone() };
+        if entry.is_adaptive() {
+            return self.tolerant(&config, entry, nfe);
+        }
         let mut best: Option<Cell> = None;
         for grid in ["t2", "t1", "t3", "r", "l"] {
             match self.cell(entry, &config, nfe, grid) {
@@ -102,6 +108,37 @@ impl<'a> Law<'a> {
                 }
                 // A rule may not exist on a grid, or blow up there.
                 Err(error) if error.is::<sde_solvers::Error>() || error.is::<sde_core::Error>() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(best)
+    }
+
+    /// An adaptive solver at the tolerance that makes it take the calls wanted, or the next fewer: by bisection, for the calls of a solve fall as its tolerance rises.
+    fn tolerant(&self, config: &SamplerConfig, entry: &Entry, wanted: usize) -> Result<Option<Cell>> {
+        let ends = TimeGrid::new(vec![self.sde.span().end, self.sde.span().sampling])?;
+        let mut best: Option<Cell> = None;
+        // log₁₀ of tolerances: the first is finer than any that is looked for, the last coarser.
+        let (mut fine, mut coarse) = (-8.0, 2.0);
+        for _ in 0..TOLERANCES {
+            let middle: f64 = 0.5 * (fine + coarse);
+            let tolerance = 10f64.powf(middle);
+            let config = SamplerConfig {
+                rtol: tolerance,
+                atol: tolerance,
+                sde_tolerances: Some([tolerance; 2]),
+                ..config.clone()
+            };
+            match self.ended(entry, &config, &ends, "") {
+                Ok(cell) if cell.nfe <= wanted => {
+                    coarse = middle;
+                    best = Some(cell);
+                }
+                Ok(_) => fine = middle,
+                // Too coarse to arrive.
+                Err(error) if error.is::<sde_solvers::Error>() || error.is::<sde_core::Error>() => {
+                    coarse = middle
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -136,9 +173,20 @@ impl<'a> Law<'a> {
             Make::Fixed(_) => (wanted / (1 + settings.corrector.steps)).max(2),
             Make::Calibrated(_) | Make::Moments(_) | Make::Adaptive(_) => wanted,
         };
-        let times = self.grid(grid, steps)?;
-        let path = Path { sde: self.sde, field: self.field, grid: &times };
-        let residuals = if entry.is_calibrated() { self.residuals(&times)? } else { Vec::new() };
+        self.ended(entry, config, &self.grid(grid, steps)?, grid)
+    }
+
+    /// What a sampler reaches on these times.
+    fn ended(
+        &self,
+        entry: &Entry,
+        config: &SamplerConfig,
+        times: &TimeGrid,
+        grid: &'static str,
+    ) -> Result<Cell> {
+        let settings = config.settings()?;
+        let path = Path { sde: self.sde, field: self.field, grid: times };
+        let residuals = if entry.is_calibrated() { self.residuals(times)? } else { Vec::new() };
         let known = Evidence { residuals: &residuals, moments: None };
         let solution = entry.sampler(&settings, known)?.sample(&path, &self.start, &self.noise)?;
         let error = match entry.draws_noise(&settings) {
@@ -147,7 +195,8 @@ impl<'a> Law<'a> {
         };
         let clean = denoise(self.sde, self.field, &solution.x, times.stop())?;
         let distance = DISTANCE.squared(&clean, self.points, self.noise.noise)?;
-        let nfe = solution.nfe.first().copied().unwrap_or(0);
+        // One number where all samples took the same.
+        let nfe = solution.nfe.iter().sum::<usize>().div_ceil(solution.nfe.len().max(1));
         Ok(Cell { nfe, error, distance, grid })
     }
 
