@@ -30,6 +30,7 @@ pub mod noise;
 mod op;
 pub mod oracle;
 mod oracle_field;
+mod phase;
 mod prediction;
 pub mod process;
 pub mod quadrature;
@@ -45,8 +46,9 @@ pub use model::{Cotangents, Field, FieldFn, Model, ModelField, Pass, per_sample,
 pub use moments::{ModelMoments, MomentField, Moments, SecondMoment, required};
 pub use op::{Basis, Op, Spectral};
 pub use oracle_field::OracleField;
+pub use phase::{lift, project, state_shape};
 pub use prediction::{Conversion, Prediction};
-pub use process::{LinearSde, ScalarSde, Span, check_process};
+pub use process::{Auxiliary, LinearSde, ScalarSde, Span, check_process};
 pub use tensor::{Converted, apply_each, convert};
 
 /// The snippet of the crate's README, run as a test.

@@ -169,8 +169,12 @@ impl Turn {
 }
 
 /// x₀ from (u, velocity): eliminating ε from `u = S x₀ + R ε`, `v = Ṡ x₀ + Ṙ ε` gives `(Ṡ − Q S) x₀ = v − Q u`, `Q = Ṙ R⁻¹`. No division
-/// by S, so it holds where the signal is gone.
+/// by S, so it holds where the signal is gone. `Ṡ − Q S = −½ G Gᵀ Σ⁻¹ S`: where noise enters some groups alone, the velocity knows their score only.
 fn data_of_velocity(sde: &dyn LinearSde, t: f64) -> Result<Conversion> {
+    let diffusion = sde.diffusion(t);
+    if diffusion.as_scalar().is_none() {
+        diffusion.inverse()?;
+    }
     let q = sde.factor_rate(t).mul(&sde.factor(t).inverse()?)?;
     let inverse = sde.signal_rate(t).sub(&q.mul(&sde.signal(t))?)?.inverse()?;
     Ok(Conversion::new(inverse.mul(&q)?.scale(-1.0), inverse))

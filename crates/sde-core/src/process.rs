@@ -10,6 +10,7 @@
 //! α(0) = 0.99992, with Σ_0 = 1.6e-4; VE starts at Σ_0 = σ_min²).
 
 mod blurring;
+mod cld;
 mod commuting;
 mod cosine;
 mod discrete;
@@ -26,6 +27,7 @@ mod ve;
 mod vp;
 
 pub use blurring::Blurring;
+pub use cld::{Cld, CldParameters};
 pub use commuting::Commuting;
 pub use cosine::Cosine;
 pub use discrete::Discrete;
@@ -64,6 +66,15 @@ pub struct ChainStep {
     pub ancestral: f64,
 }
 
+/// Groups of a state that are no data: the velocities of a position.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Auxiliary {
+    /// How many of the groups they are: the last ones.
+    pub groups: usize,
+    /// At t = 0 they are `N(0, variance·I)`, independent of the data; Σ_0 contains it, so the signal starts from zeros there.
+    pub variance: f64,
+}
+
 /// A linear diffusion process.
 ///
 /// All operators are host f64; `t` runs from 0 (data) to `span().end` (noise).
@@ -91,6 +102,10 @@ pub trait LinearSde: Send + Sync {
     /// The number of groups of the state: 2 for position and velocity.
     fn groups(&self) -> usize {
         1
+    }
+    /// Which groups of the state are no data; none, unless said otherwise.
+    fn auxiliary(&self) -> Option<Auxiliary> {
+        None
     }
     /// A time in which the process moves evenly, increasing in t: log ρ for scalar processes. Integrals and grids are smooth in it.
     fn clock(&self, t: f64) -> f64;

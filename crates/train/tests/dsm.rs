@@ -9,8 +9,10 @@ use candle_core::{DType, Device, Tensor, Var};
 use rotating::Rotating;
 use sde_core::noise::{BatchNoise, Law, Noise, Stream};
 use sde_core::oracle::Mixture;
-use sde_core::process::{Cosine, Discrete, Edm, LinearPath, SubVp, Ve, Vp};
-use sde_core::{Converted, Field, LinearSde, Model, OracleField, Pass, Prediction, ScalarSde, apply_each};
+use sde_core::process::{Cld, Cosine, Discrete, Edm, LinearPath, SubVp, Ve, Vp};
+use sde_core::{
+    Converted, Field, LinearSde, Model, Op, OracleField, Pass, Prediction, ScalarSde, apply_each,
+};
 use sde_data::Batch;
 use sde_train::Result;
 use sde_train::loss::{Dsm, Loss, Reduction, TimeLaw, Weighting};
@@ -90,6 +92,36 @@ fn the_least_loss_is_the_variance_of_noise_given_the_state() -> Result<()> {
                 }
             }
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn velocities_are_marginalised() -> Result<()> {
+    let (mean, variance) = (0.7, 0.25);
+    // Velocities are no part of the data: the process spreads them around zero.
+    let data = Mixture::diagonal(vec![mean, mean, 0.0, 0.0], vec![variance, variance, 0.0, 0.0])?;
+    let batch = gaussian(20_000, mean, variance)?;
+    let cld: Arc<dyn LinearSde> = Arc::new(Cld::published()?);
+    for t in [0.01, 0.2, 0.9] {
+        let dsm = Dsm::new(cld.clone(), around(t), Weighting::Simple, Reduction::Sum)?;
+        // Σ over entries of the variance of ε given the state: tr(I − Rᵀ V⁻¹ R), two coordinates each.
+        let (signal, factor) = (cld.signal(t), cld.factor(t));
+        let spread = signal.mul(&Op::block([[variance, 0.0], [0.0, 0.0]]))?.mul(&signal.transpose())?;
+        let total = spread.add(&cld.covariance(t))?;
+        let seen = factor.transpose().mul(&total.inverse()?)?.mul(&factor)?;
+        let least = 4.0 - seen.trace(4);
+        let exact = OracleField::noise(&data, cld.as_ref());
+        let of_noise = losses(&dsm, &FieldModel(exact), &batch, 1)?;
+        let (found, error) = estimate(&of_noise);
+        assert!((found - least).abs() < 4.0 * error, "t = {t}: {found} ± {error}, expected {least}");
+        for to in [Prediction::Data, Prediction::Score] {
+            let model = FieldModel(Converted::new(&exact, cld.as_ref(), to));
+            let found = estimate(&losses(&dsm, &model, &batch, 1)?).0;
+            assert!((found - estimate(&of_noise).0).abs() < 1e-6, "t = {t}, {to:?}: {found}");
+        }
+        // A velocity of the flow knows the score of the velocities alone: it does not tell ε.
+        assert!(Prediction::Velocity.conversion(Prediction::Noise, cld.as_ref(), t).is_err());
     }
     Ok(())
 }

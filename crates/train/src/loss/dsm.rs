@@ -76,12 +76,12 @@ impl Dsm {
     /// # Errors
     /// When batch and noise differ in size, a weight does not exist at a time drawn, or the model fails.
     pub fn per_sample(&self, model: &dyn Model, batch: &Batch, noise: &BatchNoise) -> Result<Tensor> {
-        let data = &batch.x;
-        let Noised { drawn, t, times, eps, state } = Noised::new(self.sde.as_ref(), &self.time, data, noise)?;
+        let Noised { drawn, t, times, data, eps, state } =
+            Noised::new(self.sde.as_ref(), &self.time, &batch.x, noise)?;
         let pass =
             Pass { labels: batch.labels.as_ref(), augment: batch.augment.as_ref(), dropout: Some(noise) };
         let predicted = model.forward(&state, &times, pass)?;
-        let error = (predicted - self.target(model.prediction(), &t, data, &eps)?)?;
+        let error = (predicted - self.target(model.prediction(), &t, &data, &eps)?)?;
         self.cost(model.prediction(), &drawn, &error)
     }
 

@@ -51,7 +51,7 @@ impl VarianceLoss {
     /// When the model has no second output, or fails; when batch and noise differ in size.
     pub fn per_sample(&self, model: &dyn Model, batch: &Batch, noise: &BatchNoise) -> Result<Tensor> {
         let sde = self.sde.as_ref();
-        let Noised { drawn, t, times, eps, state } = Noised::new(sde, &self.time, &batch.x, noise)?;
+        let Noised { drawn, t, times, eps, state, .. } = Noised::new(sde, &self.time, &batch.x, noise)?;
         let pass =
             Pass { labels: batch.labels.as_ref(), augment: batch.augment.as_ref(), dropout: Some(noise) };
         let (first, second) = model.forward_with_second(&state, &times, pass)?;
