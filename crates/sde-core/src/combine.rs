@@ -1,9 +1,11 @@
 //! Linear combinations of states, `Σ_j A_j x_j`, in one pass: each operand is read once, the sum written once, and its finiteness
 //! checked on the way.
 //!
-//! The pass exists for factors `c·I` on contiguous tensors of one type on the CPU; anything else is composed of Candle's operators, to
+//! The pass exists for factors `c·I` and blocks over groups on contiguous tensors of one type on the CPU; anything else is composed of Candle's operators, to
 //! which it is equal but for rounding (the products here are summed in the order given, in the tensors' type). A tensor on the
 //! tape is composed, too, and so keeps its gradient.
+
+mod groups;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::{CpuStorage, Device, Storage, Tensor, WithDType};
 use rayon::prelude::*;
 
-use crate::op::same_basis;
+use crate::op::{Frame, same_basis};
 use crate::tensor::{coordinates, from_coordinates, in_coordinates};
 use crate::{Basis, Error, Op, Result};
 
@@ -63,6 +65,9 @@ pub fn combine(terms: &[(&Op, &Tensor)]) -> Result<Combined> {
 
 /// The same, by Candle's operators; terms in one basis are summed there, so that they share the way back.
 fn composed(terms: &[(&Op, &Tensor)]) -> Result<Combined> {
+    if let Ok(Frame::Groups(groups)) = Frame::of(terms.iter().map(|(op, _)| *op)) {
+        return checked(groups::product(terms, groups)?);
+    }
     let like = terms[0].1;
     let mut sum: Option<Tensor> = None;
     let mut in_basis: Option<(Arc<Basis>, Tensor)> = None;
@@ -85,7 +90,10 @@ fn composed(terms: &[(&Op, &Tensor)]) -> Result<Combined> {
     if let Some((basis, y)) = in_basis {
         sum = added(sum, from_coordinates(&basis, &y, like)?)?;
     }
-    let sum = sum.unwrap_or_else(|| like.clone());
+    checked(sum.unwrap_or_else(|| like.clone()))
+}
+
+fn checked(sum: Tensor) -> Result<Combined> {
     // A sum of absolute values overflows only far beyond any state; an infinity or a NaN always shows in it.
     let finite = sum.to_dtype(candle_core::DType::F64)?.abs()?.sum_all()?.to_scalar::<f64>()?.is_finite();
     Ok(Combined { sum, finite })
@@ -125,9 +133,11 @@ lane!(f64);
 
 /// The fused pass, `None` where it does not exist.
 fn in_one_pass<T: Lane>(terms: &[(&Op, &Tensor)]) -> Result<Option<Combined>> {
-    let factors: Option<Vec<T>> = terms.iter().map(|(op, _)| op.as_scalar().map(T::of)).collect();
+    let frame = Frame::of(terms.iter().map(|(op, _)| *op));
     let plain = |x: &Tensor| x.dtype() == T::DTYPE && x.device().is_cpu() && !x.track_op();
-    let (Some(factors), true) = (factors, terms.iter().all(|(_, x)| plain(x))) else { return Ok(None) };
+    if !matches!(frame, Ok(Frame::Scalar | Frame::Groups(_))) || !terms.iter().all(|(_, x)| plain(x)) {
+        return Ok(None);
+    }
     let guards: Vec<_> = terms.iter().map(|(_, x)| x.storage_and_layout()).collect();
     let mut slices: Vec<&[T]> = Vec::with_capacity(guards.len());
     for (storage, layout) in &guards {
@@ -136,8 +146,15 @@ fn in_one_pass<T: Lane>(terms: &[(&Op, &Tensor)]) -> Result<Option<Combined>> {
         };
         slices.push(&CpuStorage::as_slice::<T>(cpu)?[from..to]);
     }
-    let (values, finite) = sum_of(&factors, &slices);
-    Ok(Some(Combined { sum: Tensor::from_vec(values, terms[0].1.shape(), &Device::Cpu)?, finite }))
+    let like = terms[0].1;
+    let (values, finite) = if let Ok(Frame::Groups(groups)) = frame {
+        let ops: Vec<&Op> = terms.iter().map(|(op, _)| *op).collect();
+        groups::sum_of(&ops, &slices, groups, groups::group_len(groups, like)?)?
+    } else {
+        let factors: Vec<T> = terms.iter().filter_map(|(op, _)| op.as_scalar().map(T::of)).collect();
+        sum_of(&factors, &slices)
+    };
+    Ok(Some(Combined { sum: Tensor::from_vec(values, like.shape(), &Device::Cpu)?, finite }))
 }
 
 fn sum_of<T: Lane>(factors: &[T], slices: &[&[T]]) -> (Vec<T>, bool) {
@@ -200,6 +217,33 @@ mod tests {
                 assert!(gap <= 4.0 * bound, "{n} {dtype:?}: {gap:e}");
             }
         }
+        Ok(())
+    }
+
+    #[test]
+    fn blocks_in_one_pass_equal_their_application() -> Result<()> {
+        // Few entries of a group, and many.
+        for (batch, len) in [(7, 1), (3, 5), (4, 6000)] {
+            let dims = (batch, 2 * len);
+            let operands: Vec<Tensor> = (0..3)
+                .map(|j| wave(2 * batch * len, f64::from(j)).reshape(dims))
+                .collect::<candle_core::Result<_>>()?;
+            let ops =
+                [Op::block([[0.5, -1.0], [2.0, 0.0]]), Op::Scalar(0.3), Op::block([[0.0, 1.0], [-1.0, 4.0]])];
+            let terms: Vec<(&Op, &Tensor)> = ops.iter().zip(&operands).collect();
+            let mut expected = ops[0].apply(&operands[0])?;
+            for (op, x) in &terms[1..] {
+                expected = (expected + op.apply(x)?)?;
+            }
+            for found in [combine(&terms)?, composed(&terms)?] {
+                let gap = (found.sum - &expected)?.abs()?.max_all()?.to_scalar::<f64>()?;
+                assert!(found.finite && gap < 1e-14, "{batch}×{len}: {gap:e}");
+            }
+            let spoilt = (&operands[1] * f64::NAN)?;
+            assert!(!combine(&[(&ops[0], &operands[0]), (&ops[1], &spoilt)])?.finite);
+        }
+        let odd = wave(6, 0.0).reshape((2, 3))?;
+        assert!(combine(&[(&Op::block([[1.0, 0.0], [0.0, 1.0]]), &odd)]).is_err());
         Ok(())
     }
 

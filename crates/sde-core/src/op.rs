@@ -91,8 +91,8 @@ impl Frame {
     }
 
     /// The form in which all of `ops` meet.
-    pub(crate) fn of(ops: &[Op]) -> Result<Self> {
-        ops.iter().try_fold(Self::Scalar, |frame, op| frame.meet(op.frame()))
+    pub(crate) fn of<'a>(ops: impl IntoIterator<Item = &'a Op>) -> Result<Self> {
+        ops.into_iter().try_fold(Self::Scalar, |frame, op| frame.meet(op.frame()))
     }
 }
 
