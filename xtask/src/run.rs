@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
-use sde_core::{LinearSde, Model, ModelField, ModelMoments};
+use sde_core::{LinearSde, Model, ModelField, ModelMoments, state_shape};
 use sde_data::{Encoding, Range};
 use sde_nets::{Builder, SecondHead, Weights};
 use sde_train::hash::weights_hash;
@@ -174,18 +174,8 @@ impl Run {
     }
 
     /// The shape of one state: that of a sample, with the groups that are no data.
-    pub fn state_shape(&self) -> Vec<usize> {
-        self.shape.clone()
-    }
-
-    /// Data as states.
-    pub fn lift(&self, x: &candle_core::Tensor) -> Result<candle_core::Tensor> {
-        Ok(x.clone())
-    }
-
-    /// The data in states.
-    pub fn project(&self, u: &candle_core::Tensor) -> Result<candle_core::Tensor> {
-        Ok(u.clone())
+    pub fn state_shape(&self) -> sde_core::Result<Vec<usize>> {
+        state_shape(self.sde.as_ref(), &self.shape)
     }
 
     /// The network as a sampler sees it.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use sde_core::noise::{BatchNoise, Law, Noise, Stream, host_tensor};
-use sde_core::{Converted, Field, Prediction, TimeGrid};
+use sde_core::{Converted, Field, Prediction, TimeGrid, lift, project};
 use sde_data::{Picture, Range, Split};
 use sde_solvers::{Adaptive, Chart, ProbabilityFlow, prior_sample};
 use serde_json::json;
@@ -69,7 +69,7 @@ pub fn run(args: &Paths, output: Output) -> Result<()> {
 /// States along the flow from the prior, one tensor for each time of `grid`, and the calls of the busiest path.
 fn flow(run: &Run, noise: &BatchNoise, grid: &TimeGrid, output: Output) -> Result<(Vec<Tensor>, usize)> {
     let (sde, field) = (run.sde.as_ref(), run.field());
-    let mut state = prior_sample(sde, noise, &run.state_shape(), DType::F64, &Device::Cpu)?;
+    let mut state = prior_sample(sde, noise, &run.state_shape()?, DType::F64, &Device::Cpu)?;
     let flow = ProbabilityFlow::new(sde, &field, Chart::natural(sde));
     let (mut states, mut calls) = (vec![state.clone()], 0);
     let bar = output.bar(grid.steps() as u64, "following");
@@ -105,13 +105,14 @@ fn strip(run: &Run, range: Range, args: &Paths, file: &Path, output: Output) -> 
     let span = sde.span();
     let grid = TimeGrid::power(span.end, span.sampling, args.count - 1, 2.0)?;
     let (back, calls) = flow(run, &addresses, &grid, output)?;
-    let lifted = run.lift(&data)?;
+    let lifted = lift(sde, &data)?;
     let eps =
         addresses.tensor(Law::Normal, Stream::Diffusion, 0, &lifted.dims()[1..], DType::F64, &Device::Cpu)?;
     let states =
         |t: f64| -> Result<Tensor> { Ok((sde.signal(t).apply(&lifted)? + sde.factor(t).apply(&eps)?)?) };
-    let noised = grid.times().iter().rev().map(|&t| run.project(&states(t)?)).collect::<Result<Vec<_>>>()?;
-    let returned = back.iter().rev().map(|state| run.project(state)).collect::<Result<Vec<_>>>()?;
+    let noised =
+        grid.times().iter().rev().map(|&t| Ok(project(sde, &states(t)?)?)).collect::<Result<Vec<_>>>()?;
+    let returned = back.iter().rev().map(|state| Ok(project(sde, state)?)).collect::<Result<Vec<_>>>()?;
     let empty = Tensor::full(range.low(), [&[1], &data.dims()[1..]].concat(), &Device::Cpu)?;
     let row = |first: Tensor, of: &[Tensor], i: usize| -> Result<Vec<Tensor>> {
         let rest = of.iter().map(|x| Ok(x.narrow(0, i, 1)?));
@@ -147,7 +148,7 @@ fn section(run: &Run, args: &Paths, file: &Path, output: Output) -> Result<(usiz
         Ok(rows.iter().map(|row| axes.map(|axis| row[axis])).collect())
     };
     let along = states.iter().map(places).collect::<Result<Vec<_>>>()?;
-    let faint = places(&run.lift(&examples(run, COMPARED, noise, output)?)?)?;
+    let faint = places(&lift(sde, &examples(run, COMPARED, noise, output)?)?)?;
     let window = window(along.iter().flatten().chain(&faint));
     let whole = (0..paths).map(|i| along.iter().map(|places| places[i]).collect()).collect();
     let mut panels =
@@ -164,7 +165,7 @@ fn section(run: &Run, args: &Paths, file: &Path, output: Output) -> Result<(usiz
 
 /// What the coordinates of a state are called.
 fn names(run: &Run) -> Result<Vec<String>> {
-    let (&[dim], &[state]) = (run.shape.as_slice(), run.state_shape().as_slice()) else {
+    let (&[dim], &[state]) = (run.shape.as_slice(), run.state_shape()?.as_slice()) else {
         let text = format!("{}: samples of shape {:?} are no points", run.path.display(), run.shape);
         return Err(Failure::Usage(text).into());
     };
