@@ -35,7 +35,7 @@ pub use fir::{fir_blur, fir_down_2x, fir_up_2x};
 pub use group_norm::{GroupNormArgs, group_norm};
 pub use linear::linear;
 pub use optimiser::{AdamUpdate, Averaged, lerp, sums_of_squares};
-pub use orthogonal::{orthogonal_cayley, orthogonal_exponential};
+pub use orthogonal::{antisymmetric, orthogonal_cayley, orthogonal_exponential};
 pub use pool::{avg_pool_3x3, max_pool_3x3};
 pub use precision::{Products, allow_tf32, tf32};
 pub use process::prepare_process;

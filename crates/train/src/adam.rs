@@ -13,6 +13,7 @@ use sde_nets::{Params, Weights};
 use serde::{Deserialize, Serialize};
 
 use crate::ema::Ema;
+use crate::group::Groups;
 use crate::{Error, Result};
 
 /// A gradient for every trainable parameter, by name.
@@ -86,10 +87,11 @@ impl Adam {
     /// # Errors
     /// [`Error::NoGradient`] when a parameter has none; nothing has changed then.
     pub fn update(&mut self, params: &Params, gradients: &Gradients, n: u64, lr: f64) -> Result<()> {
-        self.update_all(params, gradients, 1.0, n, lr, &mut [])
+        self.update_all(params, gradients, 1.0, n, lr, Groups(&[]), &mut [])
     }
 
-    /// The same with gradients scaled by `gradient_scale`, and the `averages` of the new parameters.
+    /// The same with gradients scaled by `gradient_scale`, the rates of `groups`, and the `averages` of the new parameters.
+    #[expect(clippy::too_many_arguments, reason = "all that an update depends on, handed through once")]
     pub(crate) fn update_all(
         &mut self,
         params: &Params,
@@ -97,29 +99,35 @@ impl Adam {
         gradient_scale: f64,
         n: u64,
         lr: f64,
+        groups: Groups<'_>,
         averages: &mut [Ema],
     ) -> Result<()> {
         let AdamConfig { kind, beta1, beta2, eps, weight_decay, .. } = self.config;
         let gradient =
             |name: &str| gradients.get(name).ok_or_else(|| Error::NoGradient { name: name.to_owned() });
-        params.iter().try_for_each(|(name, _)| gradient(name).map(drop))?;
+        let trained = |name: &str| groups.rate(name, n - 1);
+        params.iter().filter(|(name, _)| trained(name).is_some()).try_for_each(|(name, _)| gradient(name).map(drop))?;
         // 1 − βⁿ without cancellation, and without a limit on n.
         let bias = |beta: f64| -f64::exp_m1(n as f64 * beta.ln());
-        let update = AdamUpdate {
+        let update = |factor: f64| AdamUpdate {
             gradient_scale,
             penalty: if kind == AdamKind::Adam { weight_decay } else { 0.0 },
             first: 1.0 - beta1,
             second: 1.0 - beta2,
-            keep: if kind == AdamKind::AdamW { 1.0 - lr * weight_decay } else { 1.0 },
-            rate: lr / bias(beta1),
+            keep: if kind == AdamKind::AdamW { 1.0 - factor * lr * weight_decay } else { 1.0 },
+            rate: factor * (lr / bias(beta1)),
             scale: bias(beta2).sqrt().recip(),
             eps,
         };
         let moments = self.first.values_mut().zip(self.second.values_mut());
         for ((name, var), (first, second)) in params.iter().zip(moments) {
+            let Some(factor) = trained(name) else {
+                averages.iter_mut().try_for_each(|average| average.hold(name, var))?;
+                continue;
+            };
             let mut averaged: Vec<Averaged<'_>> =
                 averages.iter_mut().filter_map(|average| average.of(name, n)).collect();
-            update.apply(var, gradient(name)?, [first, second], &mut averaged)?;
+            update(factor).apply(var, gradient(name)?, [first, second], &mut averaged)?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::adam::AdamConfig;
 use crate::checkpoint::Keep;
 use crate::ema::EmaConfig;
+use crate::group::{Group, Groups};
 use crate::schedule::Schedule;
 use crate::{Error, Result};
 
@@ -46,6 +47,9 @@ pub struct TrainConfig {
     /// The averages of the weights.
     #[serde(default)]
     pub ema: Vec<EmaConfig>,
+    /// Parameters that are trained otherwise than the rest; none if absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Group>,
     /// How many updates lie between two lines of the log.
     pub log_every: u64,
     /// How many updates lie between two checkpoints; the last update has one in any case.
@@ -109,6 +113,7 @@ impl TrainConfig {
                 ));
             }
         }
+        Groups(&self.groups).check()?;
         self.optimiser.check()?;
         self.schedule.check()?;
         self.keep.check()

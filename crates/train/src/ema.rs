@@ -113,6 +113,14 @@ impl Ema {
         self.weights.get_mut(name).map(|average| (average, share))
     }
 
+    /// Holds the value of a parameter that is not trained any more.
+    pub(crate) fn hold(&mut self, name: &str, value: &Tensor) -> Result<()> {
+        if let Some(average) = self.weights.get_mut(name) {
+            *average = value.detach().copy()?;
+        }
+        Ok(())
+    }
+
     /// The average, buffers included; a copy, which later updates leave alone.
     pub fn to_weights(&self) -> Result<Weights> {
         self.weights.iter().map(|(name, tensor)| Ok((name.clone(), tensor.copy()?))).collect()

@@ -21,6 +21,7 @@ use crate::checkpoint::{self, Origin};
 use crate::clip::{factor, global_norm, replace_non_finite};
 use crate::config::TrainConfig;
 use crate::events::Events;
+use crate::group::Groups;
 use crate::labels;
 use crate::loss::{Loss, LossValue, WithoutDropout};
 use crate::run_dir::{LogRecord, RunDir};
@@ -246,7 +247,8 @@ fn loss_and_gradients(task: &Task<'_>, params: &Params, batch: &Batch, noise: &B
         let LossValue { total, terms: parts } = task.loss.loss(task.model, &part, &noise)?;
         let total = (total * share)?;
         let store = sde_nets::backward(&total)?;
-        for (name, var) in params.iter() {
+        let groups = Groups(&task.config.groups);
+        for (name, var) in params.iter().filter(|(name, _)| groups.rate(name, u64::from(noise.step)).is_some()) {
             let gradient = store.get(var).ok_or_else(|| Error::NoGradient { name: name.to_owned() })?;
             let sum = match gradients.get(name) {
                 None => gradient.detach(),

@@ -34,6 +34,7 @@
 //!     clip: Some(1.0),
 //!     replace_non_finite: None,
 //!     ema: vec![EmaConfig { name: "main".into(), law: EmaLaw::Ramp { decay: 0.999 } }],
+//!     groups: vec![],
 //!     log_every: 10,
 //!     checkpoint_every: 20,
 //!     sample_every: None,
@@ -68,6 +69,8 @@ mod ema;
 mod error;
 mod events;
 mod fit;
+mod forward;
+mod group;
 pub mod hash;
 mod labels;
 pub mod loss;
@@ -80,6 +83,8 @@ pub use config::{HeldOut, TrainConfig};
 pub use ema::{Ema, EmaConfig, EmaLaw};
 pub use error::{Error, Result};
 pub use fit::{Ended, Hooks, Resumed, Task, fit, resume};
+pub use forward::{Diffused, Family, Flow, Forward, ForwardConfig};
+pub use group::Group;
 pub use run_dir::{LogRecord, RunDir, Target, newest_run};
 pub use schedule::{Decay, Schedule};
 pub use state::{State, WEIGHTS, ema_file};

@@ -1,12 +1,16 @@
 //! What is minimised: a scalar that is the mean over the samples of a batch.
 
 mod dsm;
+mod flexible;
 mod noised;
+mod path;
 mod time_law;
 mod variance;
 mod weighting;
 
 pub use dsm::{Dsm, Reduction};
+pub use flexible::Flexible;
+pub use path::{PathPenalty, Times};
 pub use time_law::{DrawnTime, TimeLaw};
 pub use variance::VarianceLoss;
 pub use weighting::Weighting;

@@ -12,6 +12,7 @@ use crate::adam::{Adam, Gradients};
 use crate::checkpoint::{self, Checkpoint, Origin};
 use crate::config::TrainConfig;
 use crate::ema::Ema;
+use crate::group::{Group, Groups};
 use crate::{Error, Result};
 
 /// The file of the weights that training changes.
@@ -66,6 +67,7 @@ pub struct State {
     params: Params,
     adam: Adam,
     averages: Vec<Ema>,
+    groups: Vec<Group>,
     pub(crate) window: Window,
 }
 
@@ -76,9 +78,11 @@ impl State {
     /// [`Error::Config`].
     pub fn new(config: &TrainConfig, params: &Params) -> Result<Self> {
         config.check()?;
+        Groups(&config.groups).check_names(params.iter().map(|(name, _)| name).collect::<Vec<_>>().into_iter())?;
         let averages = config.ema.iter().map(|ema| Ema::new(ema.clone(), params)).collect::<Result<_>>()?;
         let adam = Adam::new(config.optimiser, params)?;
-        Ok(Self { step: 0, params: params.clone(), adam, averages, window: Window::default() })
+        let groups = config.groups.clone();
+        Ok(Self { step: 0, params: params.clone(), adam, averages, groups, window: Window::default() })
     }
 
     /// The state of a training that went on elsewhere: `params` as they are, every average from `average` if there is
@@ -136,8 +140,8 @@ impl State {
         learning_rate: f64,
     ) -> Result<()> {
         let n = self.step + 1;
-        let (params, averages) = (&self.params, &mut self.averages);
-        self.adam.update_all(params, gradients, gradient_scale, n, learning_rate, averages)?;
+        let (params, groups, averages) = (&self.params, Groups(&self.groups), &mut self.averages);
+        self.adam.update_all(params, gradients, gradient_scale, n, learning_rate, groups, averages)?;
         self.step = n;
         Ok(())
     }

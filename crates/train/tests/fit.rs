@@ -39,6 +39,7 @@ fn config() -> TrainConfig {
             EmaConfig { name: "short".into(), law: EmaLaw::Ramp { decay: 0.9 } },
             EmaConfig { name: "long".into(), law: EmaLaw::HalfLife { steps: 50.0, ramp: Some(0.05) } },
         ],
+        groups: vec![],
         log_every: 4,
         checkpoint_every: 7,
         sample_every: Some(9),
@@ -400,6 +401,7 @@ fn micro_batches_add_up_to_the_batch_dropout_included() -> Result<()> {
         let config = TrainConfig {
             batch: 10,
             micro_batch,
+            groups: vec![],
             log_every: 1,
             held_out: Some(HeldOut { every: 2, examples: 7 }),
             ..config()

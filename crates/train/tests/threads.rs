@@ -33,6 +33,7 @@ fn config() -> TrainConfig {
         clip: Some(1.0),
         replace_non_finite: None,
         ema: vec![average("short", 0.9), average("long", 0.999)],
+        groups: vec![],
         log_every: 20,
         checkpoint_every: 20,
         sample_every: None,

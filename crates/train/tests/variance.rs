@@ -81,6 +81,7 @@ fn config(steps: u64, batch: usize) -> TrainConfig {
         clip: None,
         replace_non_finite: None,
         ema: Vec::new(),
+        groups: vec![],
         log_every: 1000,
         checkpoint_every: 100_000,
         sample_every: None,

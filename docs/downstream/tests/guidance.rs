@@ -37,6 +37,7 @@ fn config() -> TrainConfig {
         clip: Some(1.0),
         replace_non_finite: None,
         ema: vec![EmaConfig { name: "main".into(), law: EmaLaw::Ramp { decay: 0.995 } }],
+        groups: vec![],
         log_every: STEPS,
         checkpoint_every: STEPS,
         sample_every: None,

@@ -133,8 +133,11 @@ impl Map {
     }
 }
 
-/// The antisymmetric matrices with the entries `upper` above their diagonals, gathered on the tape.
-fn antisymmetric(upper: &Tensor, n: usize) -> Result<Tensor> {
+/// The antisymmetric matrices with the entries `upper`, by rows, above their diagonals, gathered on the tape.
+///
+/// # Shapes
+/// `[m]` to `[n, n]`, or `[B, m]` to `[B, n, n]`, `m = n (n − 1)/2`.
+pub fn antisymmetric(upper: &Tensor, n: usize) -> Result<Tensor> {
     let (batch, m) = (upper.elem_count() / upper.dim(D::Minus1)?, upper.dim(D::Minus1)?);
     let mut places = vec![m as u32; n * n];
     let pairs = (0..n).flat_map(|i| (i + 1..n).map(move |j| i * n + j));
