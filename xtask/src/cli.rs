@@ -4,6 +4,7 @@ mod bench;
 mod compare;
 mod eval;
 mod eval_nll;
+mod eval_paths;
 mod eval_score;
 mod fid;
 mod paths;
@@ -22,6 +23,7 @@ pub use bench::{
 pub use compare::{Compare, Report};
 pub use eval::Eval;
 pub use eval_nll::{EvalNll, Shard};
+pub use eval_paths::EvalPaths;
 pub use eval_score::EvalScore;
 pub use fid::{EvalFid, FeatureArgs, FidStats};
 pub use paths::Paths;
@@ -75,6 +77,8 @@ pub enum Command {
     EvalNll(Box<EvalNll>),
     /// Say what is wrong with a score against time: loss, Fokker–Planck residual, asymmetry, paths, error
     EvalScore(Box<EvalScore>),
+    /// Say how the flow of runs on points carries noise onto a plane: angle to the normal, straightness, sense
+    EvalPaths(EvalPaths),
     /// Measure how far the pictures of a run are from others: FID, KID and their kin
     EvalFid(Box<EvalFid>),
     /// Mean and covariance of the features of pictures, as a file that others read, too

@@ -6,6 +6,7 @@ mod demo;
 mod eval;
 mod eval_fid;
 mod eval_nll;
+mod eval_paths;
 mod eval_score;
 mod export;
 mod fid_stats;
@@ -34,6 +35,7 @@ pub fn run(command: Command, output: Output) -> Result<()> {
         Command::Samplers(args) => samplers::run(&args, output),
         Command::Eval(args) => eval::run(&args, output),
         Command::EvalNll(args) => eval_nll::run(&args, output),
+        Command::EvalPaths(args) => eval_paths::run(&args, output),
         Command::EvalScore(args) => eval_score::run(&args, output),
         Command::FidStats(args) => fid_stats::run(&args, output),
         Command::EvalFid(args) => eval_fid::run(&args, output),

@@ -57,10 +57,13 @@ macro_rules! presets {
 presets!(
     "digits",
     "digits-blurring",
+    "digits-fp-noise",
+    "digits-fp-drift",
     "digits-conditional",
     "digits-npr",
     "digits-sn",
     "mnist",
+    "mnist-fp-noise",
     "fashion-mnist",
     "cifar10",
     "cifar10-ddpm",
@@ -84,6 +87,9 @@ presets!(
     "fractal-tree",
     "sierpinski-carpet",
     "three-modes",
+    "plane3d",
+    "plane3d-vp",
+    "plane3d-reg",
 );
 
 /// The settings of a sampler and a likelihood where there is no preset: a run on a known density.

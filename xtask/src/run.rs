@@ -12,6 +12,7 @@ use sde_train::hash::weights_hash;
 use sde_train::{WEIGHTS, checkpoint, ema_file, newest_run};
 use serde_json::{Value, json};
 
+use crate::build::learned;
 use crate::cli::Opening;
 use crate::config::{Preset, Source};
 use crate::device;
@@ -156,10 +157,13 @@ impl Run {
     ) -> Result<Self> {
         preset.sampler.resolve(&preset.process)?;
         let frozen = preset.variance.as_ref().map(|variance| variance.kept_weights(&path)).transpose()?;
-        let network = weights
-            .freeze(DType::F32, device, |b| build_network(&preset, b, &shape, frozen.as_ref()))
+        let (network, forward) = weights
+            .freeze(DType::F32, device, |b| {
+                let network = build_network(&preset, b, &shape, frozen.as_ref())?;
+                Ok((network, learned::forward(&preset.process, b, &shape)?))
+            })
             .with_context(|| format!("{}: the weights do not fit the configured network", path.display()))?;
-        let sde: Arc<dyn LinearSde> = Arc::from(preset.process.build()?);
+        let (sde, network) = learned::frozen(&preset.process, forward.as_deref(), network)?;
         Ok(Self { path, preset, seed, shape, encoding, sde, device: device.clone(), network, origin })
     }
 

@@ -1,7 +1,7 @@
-//! The one- and two-dimensional sets that papers draw: known laws, of any length, without storage.
+//! The one-, two- and three-dimensional sets that papers draw: known laws, of any length, without storage.
 //!
 //! Point `i` of a set is a pure function of (seed, split, `i`), and training and test points have different
-//! addresses. All are standardised to zero mean and unit variance an axis by the exact moments of their law,
+//! addresses. All but `plane` are standardised to zero mean and unit variance an axis by the exact moments of their law,
 //! so entropies are those of the standardised set, in nats: no model's negative log-likelihood can be below.
 //!
 //! Each recipe is cited in its own file.
@@ -9,6 +9,7 @@
 mod carpet;
 mod checkerboard;
 mod mixture;
+mod plane;
 mod ring;
 mod roll;
 mod spiral;
@@ -28,6 +29,10 @@ trait Recipe: std::fmt::Debug + Send + Sync {
     fn sample(&self, draws: &mut Draws) -> Vec<f64>;
     /// Exact mean and variance of each axis.
     fn moments(&self) -> (Vec<f64>, Vec<f64>);
+    /// Whether a set of it is standardised; if not, it is in the recipe's own coordinates.
+    fn is_standardised(&self) -> bool {
+        true
+    }
     /// The exact log density, if there is a closed form.
     fn log_density(&self, _point: &[f64]) -> Option<f64> {
         None
@@ -55,7 +60,7 @@ type Gaussians<'a> = (&'a [f64], &'a [Vec<f64>], &'a [f64]);
 type Build = fn() -> Box<dyn Recipe>;
 
 /// Every set, by name.
-const RECIPES: [(&str, Build); 12] = [
+const RECIPES: [(&str, Build); 13] = [
     ("checkerboard", || Box::new(checkerboard::Checkerboard)),
     ("eight-modes", || Box::new(mixture::eight_modes())),
     ("two-modes", || Box::new(mixture::two_modes())),
@@ -68,6 +73,7 @@ const RECIPES: [(&str, Build); 12] = [
     ("sharp-olympics", || Box::new(ring::SHARP_OLYMPICS)),
     ("fractal-tree", || Box::new(tree::Tree::new(tree::LEVELS))),
     ("sierpinski-carpet", || Box::new(carpet::Carpet)),
+    ("plane", || Box::new(plane::Plane)),
 ];
 
 /// A synthetic law, standardised.
@@ -92,7 +98,11 @@ impl Toy {
             })?;
         let recipe = build();
         let (mean, variance) = recipe.moments();
-        Ok(Self { name, recipe, affine: Affine::from_moments(mean, variance) })
+        let affine = match recipe.is_standardised() {
+            true => Affine::from_moments(mean, variance),
+            false => Affine::identity(mean.len()),
+        };
+        Ok(Self { name, recipe, affine })
     }
 
     /// All names.
@@ -105,7 +115,7 @@ impl Toy {
         self.name
     }
 
-    /// The number of dimensions, 1 or 2.
+    /// The number of dimensions, 1 to 3.
     pub fn dim(&self) -> usize {
         self.affine.dim()
     }
@@ -235,12 +245,16 @@ mod tests {
     }
 
     #[test]
-    fn every_set_has_zero_mean_and_unit_variance() -> Result<()> {
+    fn every_set_has_zero_mean_and_unit_variance_or_its_own() -> Result<()> {
         for name in Toy::names() {
             let toy = Toy::by_name(name)?;
             let points = points(&toy, 100_000);
+            let (means, variances) = match toy.recipe.is_standardised() {
+                true => (vec![0.0; toy.dim()], vec![1.0; toy.dim()]),
+                false => toy.recipe.moments(),
+            };
             for axis in 0..toy.dim() {
-                for (power, moment) in [(1, 0.0), (2, 1.0)] {
+                for (power, moment) in [(1, means[axis]), (2, variances[axis] + means[axis].powi(2))] {
                     let (mean, error) = estimate(points.iter().map(|p| p[axis].powi(power)));
                     assert!((mean - moment).abs() < 5.0 * error, "{name}, axis {axis}: {mean} ± {error}");
                 }
@@ -263,7 +277,7 @@ mod tests {
             assert!((mean - entropy).abs() < 5.0 * error + 1e-9, "{name}: {mean} ± {error}, not {entropy}");
             checked.push(name);
         }
-        let expected = "checkerboard eight-modes two-modes three-modes four-rings olympics sharp-olympics sierpinski-carpet";
+        let expected = "checkerboard eight-modes two-modes three-modes four-rings olympics sharp-olympics sierpinski-carpet plane";
         assert_eq!(checked.join(" "), expected);
         Ok(())
     }

@@ -29,6 +29,7 @@
 //! # }
 //! ```
 
+mod approach;
 mod bound;
 mod centred;
 mod density;
@@ -66,6 +67,7 @@ mod statistics;
 mod transport;
 mod u_statistic;
 
+pub use approach::{Approach, Plane, approach};
 pub use density::{DensityMap, Window};
 pub use discrete_bound::{DiscreteBound, ReverseVariance};
 pub use elbo::Elbo;

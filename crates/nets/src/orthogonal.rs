@@ -108,8 +108,11 @@ impl OrthogonalConfig {
             return Err(Error::config("map", "made for samples with entries", format!("{sample_shape:?}")));
         }
         match *self {
-            Self::Exponential { std } | Self::Cayley { std } | Self::Blocks { std, .. }
-            | Self::Kronecker { std } | Self::Householder { std, .. }
+            Self::Exponential { std }
+            | Self::Cayley { std }
+            | Self::Blocks { std, .. }
+            | Self::Kronecker { std }
+            | Self::Householder { std, .. }
                 if !(std >= 0.0 && std.is_finite()) =>
             {
                 Err(Error::config("map.std", "0 or more", std))
@@ -117,7 +120,7 @@ impl OrthogonalConfig {
             Self::Householder { reflections, .. } if reflections == 0 || reflections % 2 == 1 => {
                 Err(Error::config("map.reflections", "an even number, 2 or more", reflections))
             }
-            Self::Blocks { size, .. } if size < 2 || dim % size != 0 => {
+            Self::Blocks { size, .. } if size < 2 || !dim.is_multiple_of(size) => {
                 Err(Error::config("map.size", format!("a divisor of {dim}, 2 or more"), size))
             }
             _ => Ok(()),

@@ -116,7 +116,8 @@ fn gradients_are_those_of_finite_differences() -> Result<()> {
 #[test]
 fn learned_maps_start_near_the_identity_and_stay_orthogonal_in_f32() -> Result<()> {
     use OrthogonalConfig::*;
-    for config in [Exponential { std: 0.01 }, Cayley { std: 0.01 }, Householder { reflections: 8, std: 0.01 }] {
+    for config in [Exponential { std: 0.01 }, Cayley { std: 0.01 }, Householder { reflections: 8, std: 0.01 }]
+    {
         let (map, _) = build(config, &[40])?;
         let x = Tensor::eye(40, DType::F32, &Device::Cpu)?;
         let p = map.frame(DType::F32)?.entries(&x)?;
@@ -167,7 +168,7 @@ fn maps_that_do_not_fit_are_errors_that_say_why() {
         (Exponential { std: f64::NAN }, vec![4], "std"),
         (Axes {}, vec![0], "map"),
     ] {
-        let error = build(config, &shape).err().expect("an error").to_string();
+        let error = build(config, &shape).expect_err("a map that does not fit").to_string();
         assert!(error.contains(word), "{error}");
     }
 }

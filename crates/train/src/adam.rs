@@ -106,7 +106,10 @@ impl Adam {
         let gradient =
             |name: &str| gradients.get(name).ok_or_else(|| Error::NoGradient { name: name.to_owned() });
         let trained = |name: &str| groups.rate(name, n - 1);
-        params.iter().filter(|(name, _)| trained(name).is_some()).try_for_each(|(name, _)| gradient(name).map(drop))?;
+        params
+            .iter()
+            .filter(|(name, _)| trained(name).is_some())
+            .try_for_each(|(name, _)| gradient(name).map(drop))?;
         // 1 − βⁿ without cancellation, and without a limit on n.
         let bias = |beta: f64| -f64::exp_m1(n as f64 * beta.ln());
         let update = |factor: f64| AdamUpdate {

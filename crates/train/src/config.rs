@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use sde_nets::Params;
 use serde::{Deserialize, Serialize};
 
 use crate::adam::AdamConfig;
@@ -117,6 +118,14 @@ impl TrainConfig {
         self.optimiser.check()?;
         self.schedule.check()?;
         self.keep.check()
+    }
+
+    /// Refuses a group that none of `params` belongs to.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn check_groups(&self, params: &Params) -> Result<()> {
+        Groups(&self.groups).check_names(params)
     }
 
     /// The learning rate when `done` updates have been made.

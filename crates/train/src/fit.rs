@@ -248,7 +248,9 @@ fn loss_and_gradients(task: &Task<'_>, params: &Params, batch: &Batch, noise: &B
         let total = (total * share)?;
         let store = sde_nets::backward(&total)?;
         let groups = Groups(&task.config.groups);
-        for (name, var) in params.iter().filter(|(name, _)| groups.rate(name, u64::from(noise.step)).is_some()) {
+        for (name, var) in
+            params.iter().filter(|(name, _)| groups.rate(name, u64::from(noise.step)).is_some())
+        {
             let gradient = store.get(var).ok_or_else(|| Error::NoGradient { name: name.to_owned() })?;
             let sum = match gradients.get(name) {
                 None => gradient.detach(),

@@ -15,8 +15,13 @@
 //! kept 81 % of its signal at the end.
 
 mod flow;
+mod freeze;
+mod state_frame;
 
 pub use flow::{Diffused, Flow};
+pub use state_frame::StateFrame;
+
+use flow::Form;
 
 use candle_core::{DType, Device, Tensor};
 use sde_core::process::Vp;

@@ -5,6 +5,7 @@
 //!
 //! Reference: "A Flexible Diffusion Model", section 4.2, the two stages of "mix" training.
 
+use sde_nets::Params;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -39,9 +40,9 @@ impl Groups<'_> {
     }
 
     /// Refuses a group that no parameter belongs to.
-    pub(crate) fn check_names<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
+    pub(crate) fn check_names(&self, params: &Params) -> Result<()> {
         for group in self.0 {
-            if !names.clone().any(|name| name.starts_with(&group.prefix)) {
+            if !params.iter().any(|(name, _)| name.starts_with(&group.prefix)) {
                 let found = format!("{:?}, with which no parameter begins", group.prefix);
                 return Err(Error::config("groups.prefix", "the beginning of a parameter's name", found));
             }

@@ -83,7 +83,7 @@ pub use config::{HeldOut, TrainConfig};
 pub use ema::{Ema, EmaConfig, EmaLaw};
 pub use error::{Error, Result};
 pub use fit::{Ended, Hooks, Resumed, Task, fit, resume};
-pub use forward::{Diffused, Family, Flow, Forward, ForwardConfig};
+pub use forward::{Diffused, Family, Flow, Forward, ForwardConfig, StateFrame};
 pub use group::Group;
 pub use run_dir::{LogRecord, RunDir, Target, newest_run};
 pub use schedule::{Decay, Schedule};

@@ -78,7 +78,7 @@ impl State {
     /// [`Error::Config`].
     pub fn new(config: &TrainConfig, params: &Params) -> Result<Self> {
         config.check()?;
-        Groups(&config.groups).check_names(params.iter().map(|(name, _)| name).collect::<Vec<_>>().into_iter())?;
+        config.check_groups(params)?;
         let averages = config.ema.iter().map(|ema| Ema::new(ema.clone(), params)).collect::<Result<_>>()?;
         let adam = Adam::new(config.optimiser, params)?;
         let groups = config.groups.clone();

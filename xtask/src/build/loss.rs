@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use sde_core::LinearSde;
-use sde_train::loss::{Dsm, Loss, Reduction, TimeLaw, VarianceLoss, Weighting};
+use sde_train::Forward;
+use sde_train::loss::{Dsm, Flexible, Loss, PathPenalty, Reduction, TimeLaw, VarianceLoss, Weighting};
 use serde::{Deserialize, Serialize};
 
 use super::VarianceConfig;
@@ -20,6 +21,9 @@ pub struct LossConfig {
     pub time: TimeLaw,
     /// How the squared errors of a sample become one number.
     pub reduction: Reduction,
+    /// Penalties on the paths of a learned process; none if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathPenalty>,
 }
 
 impl LossConfig {
@@ -30,11 +34,24 @@ impl LossConfig {
 
     /// The loss of the network, or of the second output that is trained instead.
     pub fn of(&self, variance: Option<&VarianceConfig>, sde: Arc<dyn LinearSde>) -> Result<Box<dyn Loss>> {
+        if self.path.is_some() {
+            let text = "loss.path: there is a process to be formed only where process.kind is \"learned\"";
+            return Err(Failure::Config(text.into()).into());
+        }
         let Some(variance) = variance else { return Ok(Box::new(self.build(sde)?)) };
         if self.weighting != Weighting::Simple {
             let text = "loss.weighting must be { kind = \"simple\" } where there is a section [variance]: its loss has a scale of its own";
             return Err(Failure::Config(text.into()).into());
         }
         Ok(Box::new(VarianceLoss::new(sde, variance.moment()?, self.time, self.reduction)?))
+    }
+
+    /// The loss of a network and its process together.
+    pub fn learned(&self, variance: Option<&VarianceConfig>, forward: Arc<Forward>) -> Result<Box<dyn Loss>> {
+        if variance.is_some() {
+            let text = "variance: a second output needs a process that treats all coordinates alike, not a learned one";
+            return Err(Failure::Config(text.into()).into());
+        }
+        Ok(Box::new(Flexible::new(forward, self.time, self.weighting, self.reduction, self.path)?))
     }
 }

@@ -2,6 +2,7 @@
 
 use sde_core::LinearSde;
 use sde_core::process::{Blurring, Cosine, Discrete, Edm, Heat, LinearPath, SubVp, Ve, Vp};
+use sde_train::ForwardConfig;
 use serde::{Deserialize, Serialize};
 
 /// A forward process, with every constant spelled out.
@@ -73,6 +74,8 @@ pub enum ProcessConfig {
         /// Where it starts.
         sigma_max: f64,
     },
+    /// A process whose parameters are trained with the network.
+    Learned(ForwardConfig),
 }
 
 impl ProcessConfig {
@@ -100,12 +103,12 @@ impl ProcessConfig {
         match self {
             Self::Ve { .. } => "uniform",
             Self::Edm { .. } | Self::Heat { .. } => "karras",
-            Self::Vp { .. } | Self::Ddpm { .. } if order > 1 => "cubic",
+            Self::Vp { .. } | Self::Ddpm { .. } | Self::Learned(_) if order > 1 => "cubic",
             _ => "quadratic",
         }
     }
 
-    /// The process.
+    /// The process; a learned one is made by [`super::learned`].
     pub fn build(&self) -> sde_core::Result<Box<dyn LinearSde>> {
         Ok(match *self {
             Self::Vp { beta_0, beta_1 } => Box::new(Vp::new(beta_0, beta_1)?),
@@ -118,6 +121,13 @@ impl ProcessConfig {
                 let last = steps.saturating_sub(1).max(1) as f64;
                 let beta = |n: usize| beta_start + (beta_end - beta_start) * n as f64 / last;
                 Box::new(Discrete::new(&(0..steps).map(beta).collect::<Vec<_>>())?)
+            }
+            Self::Learned(_) => {
+                return Err(sde_core::Error::Mismatch {
+                    what: "process of this preset",
+                    expected: "one that is known without training".into(),
+                    found: "a learned one: open a run of it".into(),
+                });
             }
             Self::Blurring { height, width, sigma_blur, d_min } => {
                 Box::new(Blurring::new((height, width), sigma_blur, d_min)?)

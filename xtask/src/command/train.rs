@@ -13,7 +13,6 @@ use std::time::Instant;
 use anyhow::Result;
 use candle_core::{DType, Device};
 use indicatif::ProgressBar;
-use sde_core::LinearSde;
 use sde_core::noise::Noise;
 use sde_data::{Dataset, Split};
 use sde_nets::ops::{Products, allow_tf32};
@@ -26,7 +25,7 @@ use serde_json::{Value, json};
 
 use super::presets::grouped;
 use super::sample::picture;
-use crate::build::{Use, VarianceConfig};
+use crate::build::{Use, VarianceConfig, learned};
 use crate::cli::Train;
 use crate::config::{Preset, Source};
 use crate::device;
@@ -160,13 +159,17 @@ impl Parts {
         let data = load(Split::Train)?;
         preset.train.check_labels(preset.net.classes(), data.classes())?;
         let held_out = preset.train.held_out.map(|_| load(Split::Test)).transpose()?;
-        let sde: Arc<dyn LinearSde> = Arc::from(preset.process.build()?);
-        let loss = preset.loss.of(preset.variance.as_ref(), sde)?;
         allow_tf32(preset.tf32.unwrap_or(false));
         let products = preset.products.unwrap_or(Products::Full);
-        let (model, params) = Params::initialise(Noise::new(seed), DType::F32, device, |b| {
-            build_network(preset, &b.with_products(products), data.shape(), frozen)
+        let ((model, forward), params) = Params::initialise(Noise::new(seed), DType::F32, device, |b| {
+            let network = build_network(preset, &b.with_products(products), data.shape(), frozen)?;
+            Ok((network, learned::forward(&preset.process, b, data.shape())?))
         })?;
+        preset.train.check_groups(&params)?;
+        let loss = match forward {
+            Some(forward) => preset.loss.learned(preset.variance.as_ref(), forward)?,
+            None => preset.loss.of(preset.variance.as_ref(), Arc::from(preset.process.build()?))?,
+        };
         Ok(Self { data, held_out, loss, model, params })
     }
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::support::Place;
 
 /// Presets of processes whose operators are matrices.
-const IMAGES: &[&str] = &["digits-blurring"];
+const IMAGES: &[&str] = &["digits-blurring", "digits-fp-noise", "digits-fp-drift"];
 
 /// A small budget on the embedded digits.
 const SMALL: &str = "--set net.channels=8 --set net.groups=4 --set train.steps=6 --set train.batch=8 --set train.checkpoint_every=3 \
@@ -69,4 +69,31 @@ fn an_exact_score_has_no_defect_under_processes_of_matrices() {
             assert!(number(&row["error"]["value"]) < 1e-20, "{process}: {row}");
         }
     }
+}
+
+#[test]
+fn a_plane_is_learned_resumed_measured_and_drawn() {
+    let place = Place::new();
+    let small = "--set train.batch=16 --set train.checkpoint_every=4 --set train.sample_every=4 --set train.log_every=1 --set data.points=200 \
+         --set train.held_out.every=4 --set train.held_out.examples=8 --set train.schedule.warmup_steps=0";
+    let frozen = "--set train.groups=[{prefix=\"forward.\",rate=1.0,freeze_after=4}]";
+    place.run(&format!("train plane3d-reg {small} {frozen} --steps 8 --out whole"));
+    place.run(&format!("train plane3d-reg {small} {frozen} --steps 5 --out halves"));
+    place.run("train halves --resume --steps 8");
+    let [whole, halves] = ["whole", "halves"].map(|run| place.json(&format!("{run}/records/train.json")));
+    assert_eq!(whole["weights_sha256"], halves["weights_sha256"]);
+    let record = place.record("eval-paths whole --n 20 --steps 10");
+    assert_eq!((&record["axis"], &record["paths"]["nfe"]), (&serde_json::json!(3), &serde_json::json!(40)));
+    assert_eq!(place.json("whole/records/eval-paths.json"), record);
+    let both = place.record("eval-paths whole halves --n 20 --steps 10 --out both.json");
+    assert_eq!(both["presets"][0]["verticality"]["standard_error"], 0.0);
+    assert_eq!(both["presets"][0]["verticality"]["value"], record["paths"]["verticality"]["value"]);
+    place.run("paths whole --axes 1,3 --n 3 --count 3");
+    place.run("eval-nll whole --n 4 --set sampler.rtol=1e-3 --set sampler.atol=1e-3");
+    place.call("eval-paths whole --axis 4").fails(64, &["--axis 4", "3 coordinates"]);
+    let line = "train plane3d --set loss.weighting.kind=simple --set loss.time.kind=uniform --set process.family.normalise=false";
+    place.call(line).fails(78, &["weighting.kind", "normalise"]);
+    place
+        .call("train plane3d --set train.groups=[{prefix=\"back.\",rate=1.0}]")
+        .fails(78, &["groups.prefix", "back."]);
 }

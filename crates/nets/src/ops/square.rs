@@ -119,7 +119,8 @@ impl Square {
     /// `self = left · right`, or `self += left · right`.
     fn accumulate(&mut self, left: &Self, right: Matrix<'_, f64>, add: bool) {
         let n = self.n;
-        let tasks = self.values.par_chunks_mut((ROWS * n).max(1)).zip(left.values.par_chunks((ROWS * n).max(1)));
+        let tasks =
+            self.values.par_chunks_mut((ROWS * n).max(1)).zip(left.values.par_chunks((ROWS * n).max(1)));
         tasks.for_each(|(out, left)| {
             product(out, (out.len() / n, n, n), Matrix::rows(left, n), right, add);
         });

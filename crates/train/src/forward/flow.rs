@@ -3,7 +3,7 @@
 //!
 //! Everything that depends on λ and b is computed in f64, where 1 − e^{−λb} is right to 1e-10 from b = 1e-6 on, and cast
 //! where it meets states. Noise is drawn in the coordinates of P for [`Family::Noise`](super::Family), in those of the state
-//! otherwise; a network that predicts noise predicts that of the symmetric root of Σ, in the coordinates of the state.
+//! otherwise; a network predicts noise, and v = a ε − σ x₀, in the frame of the state: those of the symmetric root of Σ.
 //!
 //! With c the clock ½ log(e^b − 1), `½ ḃ ‖s − ∇log q‖²_Q dt = Σ_i λ_i (1 − e^{−b})/(1 − e^{−λ_i b}) e_i² dc`, e the error of the
 //! noise: the weights of the likelihood are bounded in c, between 1 and λ_i.
@@ -24,8 +24,9 @@ pub struct Flow {
     dim: usize,
 }
 
+/// The forms that a process has.
 #[derive(Debug, Clone)]
-enum Form {
+pub(super) enum Form {
     /// P and λ, `[D]` in f64.
     Noise(Frame, Tensor),
     /// P and the rate of each pair of coordinates.
@@ -64,6 +65,11 @@ impl Flow {
 
     pub(super) fn rotation(upper: Tensor, dim: usize) -> Self {
         Self { form: Form::Rotation(upper), dim }
+    }
+
+    /// What it is made of.
+    pub(super) fn into_form(self) -> Form {
+        self.form
     }
 
     /// P and, by coordinate, λ (noise) or, by pair of coordinates, the rate (drift); none for a rotation by its entries.
@@ -123,10 +129,7 @@ impl Flow {
                 let pairs = y.narrow(1, 0, paired)?.reshape((b.len(), paired / 2, 2))?;
                 let (first, second) = (pairs.narrow(2, 0, 1)?, pairs.narrow(2, 1, 1)?);
                 let turned = Tensor::cat(
-                    &[
-                        ((&first * &cos)? - (&second * &sin)?)?,
-                        ((&first * &sin)? + (&second * &cos)?)?,
-                    ],
+                    &[((&first * &cos)? - (&second * &sin)?)?, ((&first * &sin)? + (&second * &cos)?)?],
                     2,
                 )?;
                 let turned = turned.reshape((b.len(), paired))?;
@@ -148,7 +151,7 @@ impl Flow {
     /// `output` `[B, D]`; so is the error.
     ///
     /// # Errors
-    /// [`Error::Core`] for predictions other than noise, data and score.
+    /// [`Error::Core`] for a velocity, and for data where ω is not 0.
     pub fn error(&self, prediction: Prediction, output: &Tensor, at: &Diffused) -> Result<Tensor> {
         let coordinates = |x: &Tensor| match &self.form {
             Form::Noise(frame, _) => frame.coordinates(x).map_err(Error::from),
@@ -156,16 +159,18 @@ impl Flow {
         };
         match prediction {
             Prediction::Noise => Ok((coordinates(output)? - &at.eps)?),
-            Prediction::Score => {
-                Ok((coordinates(output)?.broadcast_mul(&at.sigma)?.neg()? - &at.eps)?)
-            }
+            Prediction::Score => Ok((coordinates(output)?.broadcast_mul(&at.sigma)?.neg()? - &at.eps)?),
             Prediction::Data if matches!(self.form, Form::Noise(..)) => {
                 let gap = (&at.data - coordinates(output)?)?;
                 Ok((gap * at.signal.div(&at.sigma)?)?)
             }
+            Prediction::V => {
+                let v = (at.eps.broadcast_mul(&at.signal)? - at.data.broadcast_mul(&at.sigma)?)?;
+                Ok((coordinates(output)? - v)?.broadcast_mul(&at.signal)?)
+            }
             other => Err(Error::Core(sde_core::Error::Mismatch {
                 what: "prediction for a learned process",
-                expected: "noise or score, or data where ω = 0".into(),
+                expected: "noise, v or score, or data where ω = 0".into(),
                 found: format!("{other:?}").to_lowercase(),
             })),
         }
@@ -221,17 +226,24 @@ impl Flow {
     ///
     /// # Errors
     /// As [`Flow::error`].
-    pub fn score(&self, prediction: Prediction, output: &Tensor, state: &Tensor, b: &[f64]) -> Result<Tensor> {
+    pub fn score(
+        &self,
+        prediction: Prediction,
+        output: &Tensor,
+        state: &Tensor,
+        b: &[f64],
+    ) -> Result<Tensor> {
         if prediction == Prediction::Score {
             return Ok(output.clone());
         }
         let zeros = state.zeros_like()?;
         let Diffused { signal, sigma, .. } = self.diffuse(&zeros, &zeros, b)?;
-        // The state as a batch whose noise is all there is: the error of ε̂ is then ε̂ itself, but for data, where it is `x/σ` less.
-        let data = match &self.form {
-            Form::Noise(frame, _) => frame.coordinates(state)?.broadcast_div(&signal)?,
-            _ => zeros.clone(),
+        // The state as if it held no noise, x_t = a x₀: the error of ε̂ is then ε̂ itself.
+        let coordinates = match &self.form {
+            Form::Noise(frame, _) => frame.coordinates(state)?,
+            _ => state.clone(),
         };
+        let data = coordinates.broadcast_div(&signal)?;
         let at = Diffused { state: state.clone(), data, eps: zeros, signal, sigma };
         let noise = self.error(prediction, output, &at)?;
         let whitened = noise.broadcast_div(&at.sigma)?.neg()?;

@@ -143,7 +143,14 @@ impl Flexible {
         places: &[Place],
     ) -> Result<Tensor> {
         let data = batch.x.flatten_from(1)?;
-        let eps = noise.tensor(Law::Normal, Stream::Diffusion, 0, &data.dims()[1..], data.dtype(), data.device())?;
+        let eps = noise.tensor(
+            Law::Normal,
+            Stream::Diffusion,
+            0,
+            &data.dims()[1..],
+            data.dtype(),
+            data.device(),
+        )?;
         let b: Vec<f64> = places.iter().map(|place| self.forward.integral(place.t)).collect();
         let at = flow.diffuse(&data, &eps, &b)?;
         let t: Vec<f64> = places.iter().map(|place| place.t).collect();
@@ -185,7 +192,8 @@ impl Flexible {
                 (last - first + DECODER) / self.forward.clock_rate(t)
             }
         };
-        let weights = host_tensor(t.iter().map(density).collect(), &[t.len()], penalty.dtype(), penalty.device())?;
+        let weights =
+            host_tensor(t.iter().map(density).collect(), &[t.len()], penalty.dtype(), penalty.device())?;
         Ok((penalty * weights)?)
     }
 }

@@ -65,11 +65,19 @@ impl PathPenalty {
     ///
     /// # Errors
     /// Those of the model, and of a prediction that a learned process has not.
-    pub fn of(&self, flow: &Flow, model: &dyn Model, batch: &Batch, at: &Diffused, times: Times<'_>) -> Result<Tensor> {
+    pub fn of(
+        &self,
+        flow: &Flow,
+        model: &dyn Model,
+        batch: &Batch,
+        at: &Diffused,
+        times: Times<'_>,
+    ) -> Result<Tensor> {
         let (score, slopes) = score_and_slopes(flow, model, batch, at, times)?;
         let moved = (&at.state - at.state.detach())?.unsqueeze(2)?;
         let score = (score + slopes.matmul(&moved)?.squeeze(2)?)?;
-        let rate = |dims: &[usize]| host_tensor(times.rate.to_vec(), dims, at.state.dtype(), at.state.device());
+        let rate =
+            |dims: &[usize]| host_tensor(times.rate.to_vec(), dims, at.state.dtype(), at.state.device());
         let count = times.t.len();
         let velocity = flow.velocity(&at.state, &score)?.broadcast_mul(&rate(&[count, 1])?)?;
         let kinetic = velocity.sqr()?.sum(1)?;

@@ -52,6 +52,13 @@ pub fn picture(run: &Run, x: &Tensor, output: Output) -> Result<Option<Picture>>
         let range = if x.dtype() == DType::U8 { Range::new(0.0, f64::from(levels) - 1.0)? } else { range };
         return sheet(x, range).map(Some);
     }
+    if let &[dim] = run.shape.as_slice()
+        && dim > 2
+    {
+        // A section along the first and the last axis.
+        let section = Tensor::cat(&[x.narrow(1, 0, 1)?, x.narrow(1, dim - 1, 1)?], 1)?;
+        return cloud(&section).map(Some);
+    }
     if run.shape != [2] {
         output.say(format!("no picture for samples of shape {:?}", run.shape));
         return Ok(None);

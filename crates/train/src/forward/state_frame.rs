@@ -1,0 +1,50 @@
+//! A network whose noise and v are those of the symmetric root of Σ, seen as one of the process's own factor R.
+//!
+//! Along the flow of a process that turns, R turns, too: `R = Σ^{1/2} E`, E orthogonal, and the noise whose value stays constant is `Eᵀ` times
+//! the one that points from the mean to the state. The latter is what a network is trained to predict, since it needs to know nothing of the
+//! rotation; samplers take the former. `v = a ε − σ x₀` turns with the noise; data and score do not depend on R.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use sde_core::{LinearSde, Model, Op, Pass, Prediction, Result, apply_each};
+
+/// A network of the state's frame on a process.
+pub struct StateFrame<M> {
+    model: M,
+    sde: Arc<dyn LinearSde>,
+}
+
+impl<M: Model> StateFrame<M> {
+    /// `model`, whose noise and v are those of the symmetric root of Σ, as a network of `sde`.
+    pub fn new(model: M, sde: Arc<dyn LinearSde>) -> Self {
+        Self { model, sde }
+    }
+
+    /// `R⁻¹ Σ^{1/2}` at each time.
+    fn turns(&self, t: &Tensor) -> Result<Vec<Op>> {
+        let times: Vec<f64> = t.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1()?;
+        let turn = |t: f64| self.sde.factor(t).inverse()?.mul(&self.sde.covariance(t).sqrt()?);
+        match times.as_slice() {
+            [first, rest @ ..] if rest.iter().all(|t| t == first) => Ok(vec![turn(*first)?]),
+            times => times.iter().map(|&t| turn(t)).collect(),
+        }
+    }
+
+    fn seen(&self, t: &Tensor, output: Tensor) -> Result<Tensor> {
+        match self.model.prediction() {
+            Prediction::Noise | Prediction::V => apply_each(&self.turns(t)?, &output),
+            Prediction::Data | Prediction::Score | Prediction::Velocity => Ok(output),
+        }
+    }
+}
+
+impl<M: Model> Model for StateFrame<M> {
+    fn prediction(&self) -> Prediction {
+        self.model.prediction()
+    }
+
+    fn forward(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
+        self.seen(t, self.model.forward(x, t, pass)?)
+    }
+}
