@@ -8,13 +8,11 @@ use crate::adaptive::Report;
 pub enum Error {
     /// A sampler that is defined for scalar processes only was asked for another.
     #[error(
-        "{sampler} is defined for processes that treat all coordinates alike; this one has {groups} groups at t = {t}: {hint}"
+        "{sampler} is defined for processes that treat all coordinates alike, which this one does not at t = {t}: {hint}"
     )]
     NotScalar {
         /// The sampler.
         sampler: &'static str,
-        /// The groups of the process.
-        groups: usize,
         /// The time.
         t: f64,
         /// The way out.

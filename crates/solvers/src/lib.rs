@@ -50,9 +50,10 @@ pub use predictor_corrector::{Langevin, Norms, PredictorCorrector};
 pub use prior::prior_sample;
 pub use sampler::{Path, Sampler, Solution};
 pub use table::{
-    AnalyticDiagonal, AnalyticDpm, AnnealedLangevin, Axis, Churn, Clipping, Ddim, Ddpm, Dpm2, DpmSolver, Ei,
-    Euler, EulerMaruyama, Form, LogAb, Multistep, Pndm, Renoise, ResidualVariance, RhoAb, RungeKutta,
-    ScoreSde, SdeDpmSolver, Slope, Start, StochasticDdim, Tab, Table, UniPc, Update, Variance, denoise,
+    AnalyticDiagonal, AnalyticDpm, AnnealedLangevin, Axis, CholeskyAb, Churn, Clipping, Ddim, Ddpm, Dpm2,
+    DpmSolver, Ei, Euler, EulerMaruyama, Form, LogAb, Multistep, Pndm, Renoise, ResidualVariance, RhoAb,
+    RungeKutta, ScoreSde, SdeDpmSolver, Slope, Start, StochasticDdim, Tab, TabPc, Table, UniPc, Update,
+    Variance, denoise,
 };
 pub use tableau::Tableau;
 pub use upward::upward;

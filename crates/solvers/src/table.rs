@@ -6,7 +6,9 @@
 
 mod analytic_diagonal;
 mod analytic_dpm;
+mod cholesky_ab;
 mod churn;
+mod contraction;
 mod ddim;
 mod ddpm;
 mod dpm2;
@@ -25,6 +27,7 @@ mod score_sde;
 mod sde_dpm_solver;
 mod stochastic_ddim;
 mod tab;
+mod tab_pc;
 mod unipc;
 
 use std::collections::VecDeque;
@@ -36,6 +39,7 @@ use sde_core::{Converted, Field, LinearSde, Op, Prediction, TimeGrid, combine};
 pub use analytic_diagonal::AnalyticDiagonal;
 pub(crate) use analytic_dpm::step as ddim_step;
 pub use analytic_dpm::{AnalyticDpm, Clipping, ResidualVariance};
+pub use cholesky_ab::CholeskyAb;
 pub use churn::Churn;
 pub use ddim::{Ddim, Form};
 pub use ddpm::{Ddpm, Variance};
@@ -55,6 +59,7 @@ pub(crate) use score_sde::chain_step;
 pub use sde_dpm_solver::{SdeDpmSolver, Slope};
 pub use stochastic_ddim::StochasticDdim;
 pub use tab::Tab;
+pub use tab_pc::TabPc;
 pub use unipc::UniPc;
 
 use crate::sampler::{Path, Sampler, Solution};
@@ -238,15 +243,34 @@ pub(crate) fn checked(sampler: &'static str, update: Update) -> Result<Update> {
     })
 }
 
+/// Whether a process treats all coordinates alike.
+pub(crate) fn is_scalar(sde: &dyn LinearSde, t: f64) -> bool {
+    sde.signal(t).as_scalar().is_some() && sde.factor(t).as_scalar().is_some()
+}
+
 /// (α, σ) of a scalar process, for rules that are defined for nothing else.
 pub(crate) fn alpha_sigma(sampler: &'static str, sde: &dyn LinearSde, t: f64) -> Result<(f64, f64)> {
     match (sde.signal(t).as_scalar(), sde.factor(t).as_scalar()) {
         (Some(alpha), Some(sigma)) => Ok((alpha, sigma)),
-        _ => Err(Error::NotScalar {
-            sampler,
-            groups: sde.groups(),
-            t,
-            hint: "take ddpm, ddim with eta 0, or tab, which exist for every linear process",
-        }),
+        _ => Err(Error::NotScalar { sampler, t, hint: instead(sampler) }),
+    }
+}
+
+/// What to take for other processes.
+fn instead(sampler: &str) -> &'static str {
+    let kind = sampler.trim_end_matches(|c: char| c.is_ascii_digit());
+    match kind {
+        "ddim" => "take stochastic-ddim, which has lambda in place of eta, or eta 0",
+        "ddpm" => "take ddpm or ddpm-large",
+        "unipc" => "take tab1-pc or tab2-pc, which correct as well, or data-ab2",
+        "analytic-dpm" | "analytic-diagonal" | "learned-variance" | "calibration" => {
+            "take stochastic-ddim or ddpm, whose variance needs no estimate"
+        }
+        _ if kind.starts_with("sde-dpm") => "take stochastic-ddim, or adaptive-sde",
+        "annealed-langevin" => "take pc-ddpm, whose corrector is the same",
+        "replacement" => "guide by a likelihood (sde_solvers::guidance), which takes any process",
+        _ => {
+            "take data-ab1 or data-ab2 for x₀, log-ab1 or log-ab2 for ε: the same with exact weights, for every linear process"
+        }
     }
 }

@@ -227,6 +227,6 @@ fn parameters_out_of_range_are_errors() {
         );
     }
     let rotating = support::rotating::Rotating { omega: 1.0 };
-    let refused = StochasticDdim { lambda: 0.5 }.table(&rotating, &grid);
+    let refused = UniPc { order: 2, lower_final: false }.table(&rotating, &grid);
     assert!(matches!(refused, Err(Error::NotScalar { .. })));
 }

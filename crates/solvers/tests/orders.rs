@@ -15,9 +15,9 @@ use sde_core::oracle::Mixture;
 use sde_core::{Converted, Field, LinearSde, OracleField, TimeGrid};
 use sde_solvers::catalog::{self, Accepts, ChurnSettings, Make, Settings};
 use sde_solvers::{
-    Adaptive, Axis, Chart, Churn, Clipping, Ddim, Dpm2, DpmSolver, Ei, Error, Euler, Form, Langevin, LogAb,
-    Multistep, Norms, Pndm, ProbabilityFlow, RhoAb, RungeKutta, SdeDpmSolver, Slope, Start, Tab, Tableau,
-    UniPc,
+    Adaptive, Axis, Chart, CholeskyAb, Churn, Clipping, Ddim, Dpm2, DpmSolver, Ei, Error, Euler, Form,
+    Langevin, LogAb, Multistep, Norms, Pndm, ProbabilityFlow, RhoAb, RungeKutta, SdeDpmSolver, Slope, Start,
+    Tab, TabPc, Tableau, UniPc,
 };
 use support::{largest_gap, process, resume, rotating::Rotating, tensor};
 
@@ -134,6 +134,8 @@ fn adams_bashforth() -> Vec<(Box<dyn Multistep>, f64)> {
     for degree in 0..4 {
         let order = degree as f64 + 1.0;
         rules.push(boxed(Tab { degree }, order));
+        rules.push(boxed(CholeskyAb { degree }, order));
+        rules.push(boxed(TabPc { degree }, order + 1.0));
         rules.push(boxed(RhoAb { degree }, order));
         for form in [Form::Noise, Form::Data] {
             rules.push(boxed(LogAb { form, degree, lower_final: false }, order));

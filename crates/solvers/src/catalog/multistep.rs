@@ -1,9 +1,12 @@
 //! Rules that look at several predictions, one evaluation a step.
 
 use super::{Accepts, Entry, Make, Stochastic};
-use crate::table::{DpmSolver, Form, LogAb, Pndm, RhoAb, SdeDpmSolver, Slope, Start, Tab, UniPc};
+use crate::table::{
+    CholeskyAb, DpmSolver, Form, LogAb, Pndm, RhoAb, SdeDpmSolver, Slope, Start, Tab, TabPc, UniPc,
+};
 
 const DEIS: &str = "Zhang, Chen 2022, arXiv 2204.13902";
+const GDDIM: &str = "Zhang, Tao, Chen 2022, arXiv 2206.05564";
 const DPM_PLUS: &str = "Lu et al. 2022, arXiv 2211.01095";
 
 /// A deterministic rule of one evaluation a step.
@@ -17,6 +20,17 @@ const fn rule(
     make: Make,
 ) -> Entry {
     Entry { name, what, order, nfe: "1", stochastic: Stochastic::No, accepts, reference, advice, make }
+}
+
+/// tAB-DEIS with its corrector.
+const fn corrected(name: &'static str, what: &'static str, order: u32, make: Make) -> Entry {
+    let advice = "smooth fields at 20 calls and more; with fewer a call is better spent on a step";
+    Entry { nfe: "2", ..rule(name, what, order, Accepts::Linear, GDDIM, advice, make) }
+}
+
+/// The exponential integrator with a Cholesky factor.
+const fn cholesky(name: &'static str, what: &'static str, order: u32, make: Make) -> Entry {
+    rule(name, what, order, Accepts::LinearNoise, GDDIM, "comparison: `tab` holds what is constant", make)
 }
 
 pub(super) const ENTRIES: &[Entry] = &[
@@ -55,6 +69,54 @@ pub(super) const ENTRIES: &[Entry] = &[
         DEIS,
         "10 to 50 calls; the runner's default",
         Make::Table(|_| Box::new(Tab { degree: 3 })),
+    ),
+    corrected(
+        "tab0-pc",
+        "`tab0`, corrected by a line through ε at its end",
+        2,
+        Make::Table(|_| Box::new(TabPc { degree: 0 })),
+    ),
+    corrected(
+        "tab1-pc",
+        "`tab1`, corrected by a parabola through ε at its end",
+        3,
+        Make::Table(|_| Box::new(TabPc { degree: 1 })),
+    ),
+    corrected(
+        "tab2-pc",
+        "`tab2`, corrected by a cubic through ε at its end",
+        4,
+        Make::Table(|_| Box::new(TabPc { degree: 2 })),
+    ),
+    corrected(
+        "tab3-pc",
+        "`tab3`, corrected by a quartic through ε at its end",
+        5,
+        Make::Table(|_| Box::new(TabPc { degree: 3 })),
+    ),
+    cholesky(
+        "chol-ab0",
+        "as `tab0`, in the noise of a Cholesky factor (L_t)",
+        1,
+        Make::Table(|_| Box::new(CholeskyAb { degree: 0 })),
+    ),
+    cholesky(
+        "chol-ab1",
+        "as `tab1`, in the noise of a Cholesky factor (L_t)",
+        2,
+        Make::Table(|_| Box::new(CholeskyAb { degree: 1 })),
+    ),
+    cholesky(
+        "chol-ab2",
+        "as `tab2`, in the noise of a Cholesky factor (L_t)",
+        3,
+        Make::Table(|_| Box::new(CholeskyAb { degree: 2 })),
+    ),
+    cholesky(
+        "chol-ab3",
+        "as `tab3`, in the noise of a Cholesky factor (L_t)",
+        4,
+        Make::Table(|_| Box::new(CholeskyAb { degree: 3 })),
     ),
     rule(
         "rho-ab1",

@@ -15,7 +15,7 @@ macro_rules! runge_kutta {
             order: Tableau::$tableau.order as u32,
             nfe: $stages,
             stochastic: Stochastic::No,
-            accepts: if matches!(Axis::$axis, Axis::Time) { Accepts::Velocity } else { Accepts::Scalar },
+            accepts: if matches!(Axis::$axis, Axis::Time) { Accepts::Velocity } else { Accepts::Linear },
             reference: if matches!(Axis::$axis, Axis::Time) { "Butcher 2016, section 23" } else { RHO },
             advice: $advice,
             make: Make::Table(|_| {
@@ -53,7 +53,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         order: 2,
         nfe: "2, the last 1",
         stochastic: Stochastic::No,
-        accepts: Accepts::Scalar,
+        accepts: Accepts::Linear,
         reference: "Karras et al. 2022, arXiv 2206.00364, Algorithm 1",
         advice: "EDM networks on the grid `karras`",
         make: Make::Table(|_| Box::new(RungeKutta::EDM)),
@@ -64,7 +64,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         order: 0,
         nfe: "2, the last 1",
         stochastic: Stochastic::If("churn"),
-        accepts: Accepts::Scalar,
+        accepts: Accepts::Linear,
         reference: "Karras et al. 2022, arXiv 2206.00364, Algorithm 2",
         advice: "EDM networks with hundreds of calls",
         make: Make::Table(|s| {

@@ -1,17 +1,17 @@
 //! EDM's stochastic sampler: before every step noise is added, `ρ̂ = (1 + γ) ρ`, `ŷ = y + √(ρ̂² − ρ²) S_noise z`, y = u/α; then the step is taken
-//! from there, by Heun's rule in the paper, by any Runge–Kutta method here.
+//! from there, by Heun's rule in the paper, by any Runge–Kutta method here. For any linear process: `û = Ψ u + (Σ̂ − Ψ Σ Ψᵀ)^{1/2} S_noise z`.
 //!
 //! γ = min(S_churn/N, √2 − 1) where S_min ≤ ρ ≤ S_max, and 0 elsewhere. The noise is a row of its own, which evaluates nothing.
 //!
 //! With S_noise = 1 mean and covariance converge with the order of the solver: what is added is what the process would have added.
 //!
 //! Reference: Karras et al. 2022, arXiv 2206.00364, Algorithm 2.
-//! Differs: for any scalar process, not σ(t) = t alone; the first step may reach beyond the span of the process.
+//! Differs: for any linear process, ρ the exponential of its clock, not σ(t) = t alone; the first step may reach beyond the span of the process.
 
-use sde_core::{LinearSde, Op, TimeGrid};
+use sde_core::{LinearSde, TimeGrid};
 
 use super::runge_kutta::RungeKutta;
-use super::{Multistep, Table, Update, alpha_sigma, checked};
+use super::{Multistep, Table, Update, checked};
 use crate::Result;
 use crate::error::in_range;
 
@@ -45,16 +45,15 @@ impl Multistep for Churn {
         let mut updates = Vec::new();
         for (step, pair) in grid.times().windows(2).enumerate() {
             let (from, to) = (pair[0], pair[1]);
-            let (alpha, sigma) = alpha_sigma(self.name(), sde, from)?;
-            let rho = sigma / alpha;
+            let rho = sde.clock(from).exp();
             let gamma = if (self.lowest..=self.highest).contains(&rho) { most } else { 0.0 };
             let noisier = if gamma > 0.0 { sde.time_of_clock(((1.0 + gamma) * rho).ln()) } else { from };
             if gamma > 0.0 {
-                let (alpha_hat, sigma_hat) = alpha_sigma(self.name(), sde, noisier)?;
-                let ratio = sigma_hat / alpha_hat;
-                let spread = alpha_hat * (ratio * ratio - rho * rho).max(0.0).sqrt() * self.noise;
-                let row = Update::new(from, noisier, Op::Scalar(alpha_hat / alpha), Vec::new());
-                updates.push(checked(self.name(), row.with_noise(Op::Scalar(spread)).of_step(step))?);
+                let psi = sde.transition(noisier, from);
+                let kept = psi.mul(&sde.covariance(from))?.mul(&psi.transpose())?;
+                let spread = sde.covariance(noisier).sub(&kept)?.sqrt()?.scale(self.noise);
+                let row = Update::new(from, noisier, psi, Vec::new()).with_noise(spread);
+                updates.push(checked(self.name(), row.of_step(step))?);
             }
             let last = step + 1 == grid.steps();
             let rows = if last { RungeKutta::last_rows } else { RungeKutta::rows };

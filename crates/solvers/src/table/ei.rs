@@ -4,13 +4,11 @@
 //!
 //! Reference: Zhang, Chen 2022, arXiv 2204.13902, Eq. (8).
 
-use sde_core::quadrature::GaussLegendre;
 use sde_core::{LinearSde, Op, Prediction, TimeGrid};
 
+use super::exponential::nodes_in_clock;
 use super::{Multistep, Table, Update};
 use crate::Result;
-
-const NODES: usize = 96;
 
 /// The exponential integrator in the score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,13 +21,11 @@ impl Multistep for Ei {
 
     fn table(&self, sde: &dyn LinearSde, grid: &TimeGrid) -> Result<Table> {
         sde_core::grid::require_signal(sde, grid.start(), "the exponential integrator")?;
-        let rule = GaussLegendre::new(NODES);
         Table::of_steps(self.name(), Prediction::Score, grid, |from, to| {
             let mut term = Op::ZERO;
-            for (clock, weight) in rule.on(sde.clock(from), sde.clock(to)) {
-                let tau = sde.time_of_clock(clock);
-                let half = sde.transition(to, tau).mul(&sde.diffusion(tau))?;
-                term = term.sub(&half.scale(0.5 * weight / sde.clock_rate(tau)))?;
+            for node in nodes_in_clock(sde, (from, to), true)? {
+                let half = sde.transition(to, node.t).mul(&sde.diffusion(node.t))?;
+                term = term.sub(&half.scale(0.5 * node.weight / sde.clock_rate(node.t)))?;
             }
             Ok(Update::new(from, to, sde.transition(to, from), vec![term]))
         })

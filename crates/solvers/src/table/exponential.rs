@@ -14,7 +14,7 @@
 use sde_core::quadrature::{GaussLegendre, lagrange, lagrange_rate};
 use sde_core::{LinearSde, Op, Prediction, TimeGrid};
 
-use super::{Form, Table, Update, checked};
+use super::{Form, Table, Update, checked, is_scalar};
 use crate::{Error, Result};
 
 /// Nodes of one quadrature panel, and the longest panel, in units of the clock: the integrand's nearest singularity lies π/2 off the
@@ -69,14 +69,13 @@ impl Form {
     }
 }
 
-/// C_j of a step from `nodes[0]` to `to`, with the polynomial through all `nodes` (newest first).
+/// C_j of a step between two times, with the polynomial through all `nodes`, which need not be among them.
 pub(super) fn coefficients(
     sde: &dyn LinearSde,
     (form, variable): (Form, Variable),
     nodes: &[f64],
-    to: f64,
+    (from, to): (f64, f64),
 ) -> Result<Vec<Op>> {
-    let from = nodes[0];
     let start = form.transported(sde, from, to)?;
     let end = match form {
         Form::Noise => sde.factor(to),
@@ -88,7 +87,7 @@ pub(super) fn coefficients(
         (_, Variable::Rho) => in_rho(sde, form, from, to)?,
         _ => in_clock(sde, (form, variable), from, to)?,
     };
-    let (first, last) = (places[0], variable.of(sde, to));
+    let (first, last) = (variable.of(sde, from), variable.of(sde, to));
     (0..nodes.len())
         .map(|j| {
             // ℓ is 1 for one node, and the variable may be infinite at the end of a step that ends without noise.
@@ -109,6 +108,53 @@ fn in_clock(
     from: f64,
     to: f64,
 ) -> Result<Vec<(f64, Op)>> {
+    // In the clock itself a scalar process has no kinks.
+    let smooth = variable == Variable::Clock && is_scalar(sde, from);
+    let sample = |node: Node| {
+        let value = form.transported(sde, node.t, to)?;
+        Ok(match variable {
+            Variable::Time => (node.t, value.scale(node.weight / sde.clock_rate(node.t))),
+            _ => (node.clock, value.scale(node.weight)),
+        })
+    };
+    nodes_in_clock(sde, (from, to), !smooth)?.into_iter().map(sample).collect()
+}
+
+/// A node of a quadrature in the clock.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Node {
+    pub(super) clock: f64,
+    pub(super) t: f64,
+    /// In units of the clock.
+    pub(super) weight: f64,
+}
+
+/// The nodes between two times, in panels that are short enough for a smooth process, and cut at its knots if it has any.
+pub(super) fn nodes_in_clock(
+    sde: &dyn LinearSde,
+    (from, to): (f64, f64),
+    has_knots: bool,
+) -> Result<Vec<Node>> {
+    let ends = ends_in_clock(sde, (from, to), has_knots)?;
+    let rule = GaussLegendre::new(NODES);
+    let mut nodes = Vec::new();
+    for pair in ends.windows(2) {
+        let panels = ((pair[0] - pair[1]).abs() / PANEL).ceil().max(1.0) as usize;
+        let edge = |i: usize| pair[0] + (pair[1] - pair[0]) * i as f64 / panels as f64;
+        for i in 0..panels {
+            let panel = rule.on(edge(i), edge(i + 1));
+            nodes.extend(panel.map(|(clock, weight)| Node { clock, t: sde.time_of_clock(clock), weight }));
+        }
+    }
+    Ok(nodes)
+}
+
+/// The clock at both ends of a step and at the knots between them.
+pub(super) fn ends_in_clock(
+    sde: &dyn LinearSde,
+    (from, to): (f64, f64),
+    has_knots: bool,
+) -> Result<Vec<f64>> {
     let clocks = [sde.clock(from), sde.clock(to)];
     if !clocks.iter().all(|c| c.is_finite()) {
         return Err(Error::Coefficient {
@@ -119,28 +165,11 @@ fn in_clock(
         });
     }
     let mut ends = vec![clocks[0]];
-    // In the clock itself a scalar process has no kinks.
-    if variable == Variable::Time || sde.groups() > 1 {
+    if has_knots {
         ends.extend(sde.knots().iter().rev().filter(|k| to < **k && **k < from).map(|&k| sde.clock(k)));
     }
     ends.push(clocks[1]);
-    let rule = GaussLegendre::new(NODES);
-    let mut samples = Vec::new();
-    for pair in ends.windows(2) {
-        let panels = ((pair[0] - pair[1]).abs() / PANEL).ceil().max(1.0) as usize;
-        let edge = |i: usize| pair[0] + (pair[1] - pair[0]) * i as f64 / panels as f64;
-        for i in 0..panels {
-            for (clock, weight) in rule.on(edge(i), edge(i + 1)) {
-                let tau = sde.time_of_clock(clock);
-                let value = form.transported(sde, tau, to)?;
-                samples.push(match variable {
-                    Variable::Time => (tau, value.scale(weight / sde.clock_rate(tau))),
-                    _ => (clock, value.scale(weight)),
-                });
-            }
-        }
-    }
-    Ok(samples)
+    Ok(ends)
 }
 
 /// Quadrature in ρ, which may end at 0.
@@ -148,7 +177,7 @@ fn in_rho(sde: &dyn LinearSde, form: Form, from: f64, to: f64) -> Result<Vec<(f6
     let rule = GaussLegendre::new(NODES);
     let mut ends = vec![from];
     // For a scalar process the integrand is a polynomial in ρ, kinks in t or not.
-    if sde.groups() > 1 {
+    if !is_scalar(sde, from) {
         ends.extend(sde.knots().iter().rev().filter(|k| to < **k && **k < from));
     }
     ends.push(to);

@@ -46,7 +46,7 @@ impl Multistep for LogAb {
             grid,
             |i| degrees.at(sde, grid, i),
             |nodes, to| {
-                let terms = coefficients(sde, (self.form, Variable::Clock), nodes, to)?;
+                let terms = coefficients(sde, (self.form, Variable::Clock), nodes, (nodes[0], to))?;
                 Ok(Update::new(nodes[0], to, self.form.carry(sde, nodes[0], to)?, terms))
             },
         )

@@ -32,7 +32,7 @@ impl Multistep for RhoAb {
             grid,
             |i| self.degree.min(i),
             |nodes, to| {
-                let terms = coefficients(sde, (Form::Noise, Variable::Rho), nodes, to)?;
+                let terms = coefficients(sde, (Form::Noise, Variable::Rho), nodes, (nodes[0], to))?;
                 Ok(Update::new(nodes[0], to, sde.transition(to, nodes[0]), terms))
             },
         )

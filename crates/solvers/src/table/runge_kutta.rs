@@ -1,29 +1,30 @@
 //! Any explicit Runge–Kutta method on the probability flow, in one of three charts of it:
 //!
-//! in ρ on y = u/α, `dy/dρ = ε` (ρRK); in log ρ, `dy/d log ρ = ρ ε`; in t, `du/dt = v`, which exists for every linear process.
+//! in ρ on y = S⁻¹ u, `dy/dρ = (dt/dρ) S⁻¹ ½ G Gᵀ R⁻ᵀ ε`, for a scalar process `dy/dρ = ε` (ρRK); in log ρ, the same times ρ; in t, `du/dt = v`. Where a process
+//! is not scalar, ρ is the exponential of its clock.
 //!
 //! The point of a stage is that of the one before it plus differences of coefficients, so a step is as many rows as stages: with g the
-//! factor of the prediction p in the chart's slope and c the chart's factor of the state (y = u/c),
-//! `u_{i+1} = (c_{i+1}/c_i) u_i + c_{i+1} h Σ_{j≤i} (a_{i+1,j} − a_ij) g_j p_j`, where the last a is b.
+//! factor of the prediction p in the chart's slope and c the chart's factor of the state (y = c⁻¹ u),
+//! `u_{i+1} = c_{i+1} c_i⁻¹ u_i + c_{i+1} h Σ_{j≤i} (a_{i+1,j} − a_ij) g_j p_j`, where the last a is b.
 //!
 //! Reference: Zhang, Chen 2022, arXiv 2204.13902, section 4 (ρRK); Karras et al. 2022, arXiv 2206.00364, Algorithm 1, which is Heun in ρ
 //! with an Euler step at the end.
-//! Differs: a step that ends without noise is Euler's in ρ for every method, because the slope does not exist there.
+//! Differs: a step that ends without noise is DDIM's (for a scalar process Euler's in ρ) for every method, because the slope does not exist there.
 
 use sde_core::{LinearSde, Op, Prediction, TimeGrid};
 
-use super::{Multistep, Table, Update, alpha_sigma, checked};
+use super::{Ddim, Multistep, Table, Update, alpha_sigma, checked, is_scalar};
 use crate::Result;
 use crate::tableau::Tableau;
 
 /// The independent variable of a Runge–Kutta step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Axis {
-    /// t, on the state: every linear process.
+    /// t, on the state.
     Time,
-    /// ρ, on u/α: scalar processes.
+    /// ρ, on S⁻¹ u.
     Rho,
-    /// log ρ, on u/α: scalar processes.
+    /// log ρ, on S⁻¹ u.
     LogRho,
 }
 
@@ -42,9 +43,9 @@ pub struct RungeKutta {
 struct Point {
     t: f64,
     /// The chart's factor of the state.
-    scale: f64,
+    scale: Op,
     /// The factor of the prediction in the slope.
-    slope: f64,
+    slope: Op,
 }
 
 impl RungeKutta {
@@ -74,12 +75,12 @@ impl RungeKutta {
         let points = points.collect::<Result<Vec<_>>>()?;
         let row = |i: usize| {
             let (here, next) = (&points[i], &points[i + 1]);
-            let term = |j: usize| {
+            let term = |j: usize| -> Result<Op> {
                 let change = tableau.weight(i + 1, j) - tableau.weight(i, j);
-                Op::Scalar(next.scale * h * change * points[j].slope)
+                Ok(next.scale.mul(&points[j].slope)?.scale(h * change))
             };
-            let terms = (0..=i).rev().map(term).collect();
-            let carry = Op::Scalar(next.scale / here.scale);
+            let terms = (0..=i).rev().map(term).collect::<Result<_>>()?;
+            let carry = if self.axis == Axis::Time { Op::IDENTITY } else { sde.transition(next.t, here.t) };
             checked(self.name(), Update::new(here.t, next.t, carry, terms).of_step(step))
         };
         (0..stages).map(row).collect()
@@ -96,6 +97,11 @@ impl RungeKutta {
         if !self.last_euler && sde.factor(to).max_abs() != 0.0 {
             return self.rows(sde, from, to, step);
         }
+        if self.axis != Axis::Time && !is_scalar(sde, from) {
+            let mut table = Ddim::DETERMINISTIC.table(sde, &TimeGrid::new(vec![from, to])?)?;
+            table.updates.iter_mut().for_each(|update| update.step = step);
+            return Ok(table.updates);
+        }
         let axis = if self.axis == Axis::Time { Axis::Time } else { Axis::Rho };
         Self { tableau: Tableau::EULER, axis, last_euler: true }.rows(sde, from, to, step)
     }
@@ -104,8 +110,15 @@ impl RungeKutta {
         if self.axis == Axis::Time {
             return Ok(t);
         }
+        let clock = sde.clock(t);
+        if self.axis == Axis::LogRho {
+            return Ok(clock);
+        }
+        if !is_scalar(sde, t) {
+            return Ok(clock.exp());
+        }
         let (alpha, sigma) = alpha_sigma(self.name(), sde, t)?;
-        Ok(if self.axis == Axis::Rho { sigma / alpha } else { (sigma / alpha).ln() })
+        Ok(sigma / alpha)
     }
 
     fn time(&self, sde: &dyn LinearSde, variable: f64) -> f64 {
@@ -118,11 +131,20 @@ impl RungeKutta {
 
     fn point(&self, sde: &dyn LinearSde, t: f64) -> Result<Point> {
         if self.axis == Axis::Time {
-            return Ok(Point { t, scale: 1.0, slope: 1.0 });
+            return Ok(Point { t, scale: Op::IDENTITY, slope: Op::IDENTITY });
         }
-        let (alpha, sigma) = alpha_sigma(self.name(), sde, t)?;
-        let slope = if self.axis == Axis::Rho { 1.0 } else { sigma / alpha };
-        Ok(Point { t, scale: alpha, slope })
+        let scale = sde.signal(t);
+        // In log ρ.
+        let slope = match (scale.as_scalar(), sde.factor(t).as_scalar()) {
+            (Some(alpha), Some(sigma)) if self.axis == Axis::LogRho => Op::Scalar(sigma / alpha),
+            (Some(_), Some(_)) => return Ok(Point { t, scale, slope: Op::IDENTITY }),
+            _ => {
+                let half = sde.diffusion(t).mul(&sde.factor(t).inverse()?.transpose())?.scale(0.5);
+                scale.inverse()?.mul(&half)?.scale(1.0 / sde.clock_rate(t))
+            }
+        };
+        let slope = if self.axis == Axis::Rho { slope.scale((-sde.clock(t)).exp()) } else { slope };
+        Ok(Point { t, scale, slope })
     }
 }
 

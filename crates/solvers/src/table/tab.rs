@@ -26,7 +26,7 @@ impl Tab {
     /// # Errors
     /// When a coefficient is not finite, or the clock is not, at an end of the step.
     pub fn coefficients(sde: &dyn LinearSde, nodes: &[f64], to: f64) -> Result<Vec<Op>> {
-        coefficients(sde, (Form::Noise, Variable::Time), nodes, to)
+        coefficients(sde, (Form::Noise, Variable::Time), nodes, (nodes[0], to))
     }
 }
 
