@@ -135,7 +135,9 @@ fn adams_bashforth() -> Vec<(Box<dyn Multistep>, f64)> {
         let order = degree as f64 + 1.0;
         rules.push(boxed(Tab { degree }, order));
         rules.push(boxed(CholeskyAb { degree }, order));
-        rules.push(boxed(TabPc { degree }, order + 1.0));
+        if degree < 3 {
+            rules.push(boxed(TabPc { degree }, order + 1.0));
+        }
         rules.push(boxed(RhoAb { degree }, order));
         for form in [Form::Noise, Form::Data] {
             rules.push(boxed(LogAb { form, degree, lower_final: false }, order));

@@ -88,12 +88,6 @@ pub(super) const ENTRIES: &[Entry] = &[
         4,
         Make::Table(|_| Box::new(TabPc { degree: 2 })),
     ),
-    corrected(
-        "tab3-pc",
-        "`tab3`, corrected by a quartic through ε at its end",
-        5,
-        Make::Table(|_| Box::new(TabPc { degree: 3 })),
-    ),
     cholesky(
         "chol-ab0",
         "as `tab0`, in the noise of a Cholesky factor (L_t)",

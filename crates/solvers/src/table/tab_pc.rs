@@ -18,7 +18,7 @@ use super::{Form, Multistep, Tab, Table, Update, checked};
 use crate::Result;
 use crate::error::in_range;
 
-/// tAB-DEIS with a corrector, by the degree of its predictor: r = 0 … 3; order of convergence r + 2.
+/// tAB-DEIS with a corrector, by the degree of its predictor: r = 0 … 2; order of convergence r + 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TabPc {
     /// r, the degree of the predictor's polynomial.
@@ -37,11 +37,11 @@ fn spaced(terms: &[Op]) -> Vec<Op> {
 
 impl Multistep for TabPc {
     fn name(&self) -> &'static str {
-        ["tab0-pc", "tab1-pc", "tab2-pc", "tab3-pc"].get(self.degree).copied().unwrap_or("tab-pc")
+        ["tab0-pc", "tab1-pc", "tab2-pc"].get(self.degree).copied().unwrap_or("tab-pc")
     }
 
     fn table(&self, sde: &dyn LinearSde, grid: &TimeGrid) -> Result<Table> {
-        in_range("degree", self.degree as f64, 0.0, 3.0)?;
+        in_range("degree", self.degree as f64, 0.0, 2.0)?;
         sde_core::grid::require_signal(sde, grid.start(), "tab-pc")?;
         let (name, times) = (self.name(), grid.times());
         let degrees = Degrees { degree: self.degree, lower_final: false };

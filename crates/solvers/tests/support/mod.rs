@@ -4,6 +4,7 @@
 #[path = "../../../sde-core/tests/support/rotating.rs"]
 pub mod rotating;
 
+pub mod cld;
 pub mod moments;
 
 use std::collections::{HashMap, VecDeque};
