@@ -10,6 +10,7 @@
 //! α(0) = 0.99992, with Σ_0 = 1.6e-4; VE starts at Σ_0 = σ_min²).
 
 mod blurring;
+mod cholesky;
 mod cld;
 mod commuting;
 mod cosine;
@@ -27,6 +28,7 @@ mod ve;
 mod vp;
 
 pub use blurring::Blurring;
+pub use cholesky::{Cholesky, change_of_factor};
 pub use cld::{Cld, CldParameters};
 pub use commuting::Commuting;
 pub use cosine::Cosine;

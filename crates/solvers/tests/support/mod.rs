@@ -6,6 +6,7 @@ pub mod rotating;
 
 pub mod cld;
 pub mod moments;
+pub mod orders;
 
 use std::collections::{HashMap, VecDeque};
 
