@@ -83,7 +83,6 @@ fn predictor_coefficients_of_both_factors_agree_with_30_digit_values() {
             }
         }
     }
-    eprintln!("{worst:?}");
     assert!(worst.iter().all(|gap| *gap < 1e-10), "{worst:?}");
 }
 
@@ -103,7 +102,6 @@ fn end_states_of_the_predictors_agree() {
             let end = table.sample(&sde, &field, golden.get("uT"), &noise).expect("a run").x;
             let scale = golden.flat(key).iter().fold(1.0, |m: f64, v| m.max(v.abs()));
             let gap = largest_gap(&end, golden.get(key)) / scale;
-            eprintln!("{file} {key} {gap:e} of {scale}");
             assert!(gap < 1e-10, "{file} {key}: {gap:e}");
         }
     }
@@ -127,7 +125,6 @@ fn stochastic_maps_and_covariances_agree_with_30_digit_values() {
             worst[1] = f64::max(worst[1], gap(&injected(&table, 0), &block(&golden.flat("cov"), at)));
         }
     }
-    eprintln!("{worst:?}");
     assert!(worst.iter().all(|gap| *gap < 1e-10), "{worst:?}");
 }
 
@@ -156,7 +153,6 @@ fn whole_stochastic_runs_with_given_noise_agree() {
         let noise = Recorded(Tensor::stack(&noise, 0).expect("noise"));
         let end = table.sample(&sde, &field, golden.get("uT"), &noise).expect("a run").x;
         let gap = largest_gap(&end, golden.get(&format!("{key}__u_final")));
-        eprintln!("{key} {gap:e}");
         assert!(gap < 1e-10, "{key}: {gap:e}");
     }
 }

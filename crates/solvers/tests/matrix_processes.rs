@@ -2,10 +2,12 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use nalgebra::{DMatrix, DVector};
 use sde_core::oracle::Mixture;
-use sde_core::process::{Blurring, Heat, Vp};
-use sde_core::{LinearSde, Op, Prediction, TimeGrid};
+use sde_core::process::{Blurring, Clocked, Commuting, Heat, Langevin, LinearPair, Vp};
+use sde_core::{Basis, LinearSde, Op, Prediction, TimeGrid};
 use sde_solvers::{
     Axis, CholeskyAb, Churn, Ddim, Ddpm, Dpm2, Ei, Euler, EulerMaruyama, Form, LogAb, Multistep, Pndm, RhoAb,
     RungeKutta, Start, StochasticDdim, Tab, TabPc, Table, Tableau, Variance,
@@ -18,14 +20,37 @@ use support::rotating::Rotating;
 /// A process for states of two entries, and the interval it is looked at on.
 type Example = (&'static str, Box<dyn LinearSde>, (f64, f64));
 
+/// The families of flexible diffusions, on the clock of VP.
+fn flexible() -> Vec<Example> {
+    let (sin, cos) = 0.6f64.sin_cos();
+    let basis =
+        || Arc::new(Basis::new(DMatrix::from_row_slice(2, 2, &[cos, -sin, sin, cos])).expect("a basis"));
+    let (q, omega) = ([2.0, 0.5, 0.5, 0.7], [0.0, 0.4, -0.4, 0.0]);
+    let matrix = |m: &[f64]| DMatrix::from_row_slice(2, 2, m);
+    let vp = Vp::STANDARD;
+    let noise = Commuting::fp_noise(basis(), vec![1.6, 0.7], 1.0).expect("a law");
+    let drift = Commuting::fp_drift(&matrix(&omega), 1.0).expect("a law");
+    let pair = LinearPair::of(matrix(&q), &matrix(&omega), 1.0).expect("a law");
+    let oscillator = Langevin::new(basis(), &[(0.8, 1.1)], 1.0).expect("a law");
+    let ends = (0.6, 0.15);
+    vec![
+        ("fp-noise", Box::new(Clocked::new(noise, vp).expect("a process")), ends),
+        ("fp-drift", Box::new(Clocked::new(drift, vp).expect("a process")), ends),
+        ("linear pair", Box::new(Clocked::new(pair, vp).expect("a process")), ends),
+        ("langevin block", Box::new(Clocked::new(oscillator, vp).expect("a process")), ends),
+    ]
+}
+
 fn examples() -> Vec<Example> {
     let heat = Op::block([[1.0, 0.4], [0.4, 0.5]]);
-    vec![
+    let mut examples: Vec<Example> = vec![
         ("rotating", Box::new(Rotating { omega: 1.3 }), (1.0, 0.2)),
         ("cld", Box::new(Cld::new(0.04, 1e-6)), (0.6, 0.1)),
         ("blurring", Box::new(Blurring::new((1, 2), 1.5, 0.01).expect("a process")), (0.6, 0.2)),
         ("heat", Box::new(Heat::new(heat, [1e-3, 50.0]).expect("a process")), (2.0, 0.4)),
-    ]
+    ];
+    examples.extend(flexible());
+    examples
 }
 
 fn cases() -> Vec<Case> {
@@ -45,7 +70,7 @@ fn predictors_correctors_and_the_cholesky_baseline_have_their_orders() {
             rules.push(boxed(TabPc { degree }, order + 1.0));
         }
     }
-    assert_orders(&cases(), &rules, LEAD, 160);
+    assert_orders(&cases(), &rules, LEAD, 320);
 }
 
 #[test]
