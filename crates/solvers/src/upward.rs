@@ -7,6 +7,7 @@
 //! Reference: Song, Meng, Ermon 2021, arXiv 2010.02502, section 4.3, for the first order; Zhang 2023 (thesis), section 3.4.
 //! Differs: any rule. A multistep one begins with its lower orders at the data, where the grids that suit it have their shortest steps.
 
+use sde_core::process::Auxiliary;
 use sde_core::{LinearSde, Op, Prediction, Span, TimeGrid};
 
 use crate::table::{Multistep, Table};
@@ -94,6 +95,9 @@ impl LinearSde for Turned<'_> {
     }
     fn groups(&self) -> usize {
         self.sde.groups()
+    }
+    fn auxiliary(&self) -> Option<Auxiliary> {
+        self.sde.auxiliary()
     }
     fn clock(&self, tau: f64) -> f64 {
         self.sde.clock(self.time(tau))

@@ -10,17 +10,17 @@ use candle_core::Tensor;
 use nalgebra::DMatrix;
 use sde_core::noise::{BatchNoise, Noise, Recorded};
 use sde_core::oracle::Mixture;
+use sde_core::process::Cld;
 use sde_core::{Field, LinearSde, Op, OracleField, TimeGrid};
 use sde_solvers::{
     Adaptive, Chart, CholeskyAb, Ddim, Euler, Multistep, ProbabilityFlow, StochasticDdim, Tab, TabPc, Table,
 };
-use support::cld::Cld;
 use support::{Golden, largest_gap, tensor};
 
 const FILES: [&str; 3] = ["gddim_cld_t1_N10", "gddim_cld_t2_N10", "gddim_cld_t2_N5"];
 
 fn cld() -> Cld {
-    Cld::new(0.04, 1e-6)
+    Cld::published().expect("a process")
 }
 
 /// The 2×2 matrix number `at` of an array.

@@ -4,7 +4,6 @@
 #[path = "../../../sde-core/tests/support/rotating.rs"]
 pub mod rotating;
 
-pub mod cld;
 pub mod moments;
 pub mod orders;
 
