@@ -34,6 +34,7 @@ mod phase;
 mod prediction;
 pub mod process;
 pub mod quadrature;
+mod rotating_frame;
 mod tensor;
 
 pub use combine::{Combined, combine};
@@ -49,6 +50,8 @@ pub use oracle_field::OracleField;
 pub use phase::{lift, project, state_shape};
 pub use prediction::{Conversion, Prediction};
 pub use process::{Auxiliary, LinearSde, ScalarSde, Span, check_process};
+pub use process::{LinearSde, ScalarSde, Span, check_process};
+pub use rotating_frame::RotatingFrame;
 pub use tensor::{Converted, apply_each, convert};
 
 /// The snippet of the crate's README, run as a test.

@@ -7,6 +7,7 @@ use sde_core::noise::{Noise, Stream};
 use sde_core::process::{
     Clocked, Commuting, Homogeneous, Langevin, LinearPair, Vp, prior_divergence, signal_left,
 };
+use sde_core::quadrature::GaussLegendre;
 use sde_core::{Basis, LinearSde, Op, Result, check_process};
 
 const B: f64 = 0.8;
@@ -378,5 +379,101 @@ fn normalised_laws_have_one_total_speed() -> Result<()> {
     let law = Commuting::fp_noise(Arc::new(Basis::axes(3)), vec![1.0, 2.0, 4.0], 1.0)?.normalised();
     assert!((law.eigenvalues().iter().map(|a| a * a).sum::<f64>() - 3.0).abs() < 1e-14);
     assert!((law.eigenvalues()[2] / law.eigenvalues()[0] - 4.0).abs() < 1e-14);
+    Ok(())
+}
+
+/// The Gaussian data of the golden values below.
+fn gaussian() -> (DVector<f64>, DMatrix<f64>) {
+    let covariance = matrix(&[&[0.5, 0.2, 0.0], &[0.2, 0.8, -0.1], &[0.0, -0.1, 0.3]]);
+    (DVector::from_row_slice(&[0.5, -1.0, 0.2]), covariance)
+}
+
+/// Mean and covariance of the Gaussian data after b.
+fn noised(law: &dyn Homogeneous, b: f64) -> Result<(DVector<f64>, DMatrix<f64>)> {
+    let (mean, covariance) = gaussian();
+    let psi = law.transition(b).matrix(3)?;
+    Ok((&psi * mean, &psi * covariance * psi.transpose() + law.covariance(b).matrix(3)?))
+}
+
+/// G1, FP-Drift of its ω, FP-Noise of its Q, VP.
+fn laws() -> Result<[Box<dyn Homogeneous>; 4]> {
+    let vp = Commuting::fp_noise(Arc::new(Basis::axes(3)), vec![1.0; 3], 1.0)?;
+    let noise = Commuting::of(&q1(), &DMatrix::zeros(3, 3), 1.0)?;
+    Ok([Box::new(g1()?), Box::new(drift1()?), Box::new(noise), Box::new(vp)])
+}
+
+fn inverse(m: &DMatrix<f64>) -> DMatrix<f64> {
+    m.clone().try_inverse().expect("definite")
+}
+
+#[test]
+fn gaps_and_energies_of_gaussian_data() -> Result<()> {
+    // E‖∇log q_b‖² − E‖∇log q_{b|0}‖² at b = 0.8; E‖v‖² and ‖∇v‖² of the probability flow, per unit of b.
+    let expected = [
+        (-2.322285085429, 4.355865182862, 4.187799097797),
+        (-1.564399263609, 4.185219940472, 3.811331453844),
+        (f64::NAN, f64::NAN, f64::NAN),
+        (-1.564399263609, 0.208518303272, 0.091331453843),
+    ];
+    for (law, (gap, energy, slope)) in laws()?.iter().zip(expected) {
+        let (mean, v) = noised(law.as_ref(), B)?;
+        let found = inverse(&v).trace() - inverse(&law.covariance(B).matrix(3)?).trace();
+        let (f, q) = (law.drift().matrix(3)?, law.diffusion().matrix(3)?);
+        // v = F u + ½ Q V⁻¹ (u − mean)
+        let c = &f + q * inverse(&v) * 0.5;
+        let kinetic = (&c * &v * c.transpose()).trace() + (&f * &mean).norm_squared();
+        for (found, expected) in [(found, gap), (kinetic, energy), (c.norm_squared(), slope)] {
+            assert!(expected.is_nan() || (found - expected).abs() < 1e-10, "{found} for {expected}");
+        }
+    }
+    // Turning costs exactly the energy of the rotation: E‖v‖² = E‖v of VP‖² + E‖ωu‖².
+    let (mean, v) = noised(&drift1()?, B)?;
+    let turning = (omega1() * v * omega1().transpose()).trace() + (omega1() * mean).norm_squared();
+    assert!((turning + 0.208518303272 - 4.185219940472).abs() < 1e-10);
+    Ok(())
+}
+
+#[test]
+fn the_bound_is_an_equality_for_the_exact_score_whatever_the_law() -> Result<()> {
+    // E log π(X_T) − ∫ E[½ sᵀQs + ∇·(Q s) − ∇·f], b from 0 to 3, at x₀ = (1, −2, ½): π = q_T, N(0, I), and s 10 % too large with q_T.
+    let expected = [
+        [-2.901370415403, -3.036033693620, -2.920531614325],
+        [-2.901370415403, -2.999252342917, -2.912762923043],
+        [-2.901370415403, -3.033688447013, -2.925473351817],
+        [-2.901370415403, -2.999252342917, -2.912762923043],
+    ];
+    let x0 = DVector::from_row_slice(&[1.0, -2.0, 0.5]);
+    let (mean, covariance) = gaussian();
+    let log_normal = |spread: &DMatrix<f64>, at: &DVector<f64>, law: &DMatrix<f64>| {
+        // E log N(·; 0, law) over N(at, spread)
+        let precision = inverse(law);
+        let square = (&precision * spread).trace() + at.dot(&(&precision * at));
+        -0.5 * (square + law.determinant().ln() + 3.0 * std::f64::consts::TAU.ln())
+    };
+    let exact = log_normal(&DMatrix::zeros(3, 3), &(&x0 - &mean), &covariance);
+    assert!((exact + 2.901370415403).abs() < 1e-11);
+    for (law, expected) in laws()?.iter().zip(expected) {
+        let (q, f) = (law.diffusion().matrix(3)?, law.drift().matrix(3)?);
+        let rate = |b: f64, size: f64| -> Result<f64> {
+            let precision = inverse(&noised(law.as_ref(), b)?.1);
+            let (psi, spread) = (law.transition(b).matrix(3)?, law.covariance(b).matrix(3)?);
+            let (middle, offset) = (&precision * &q * &precision, psi * (&x0 - &mean));
+            let square = (&middle * spread).trace() + offset.dot(&(&middle * &offset));
+            Ok(0.5 * size * size * square - size * (&q * precision).trace() - f.trace())
+        };
+        let integral = |size: f64| -> Result<f64> {
+            let rule = GaussLegendre::new(40);
+            rule.on(0.0, 3.0).map(|(b, w)| Ok(w * rate(b, size)?)).sum()
+        };
+        let (end_mean, end_law) = noised(law.as_ref(), 3.0)?;
+        let (psi, spread) = (law.transition(3.0).matrix(3)?, law.covariance(3.0).matrix(3)?);
+        let start = &psi * &x0;
+        let exact_prior = log_normal(&spread, &(&start - end_mean), &end_law);
+        let standard = log_normal(&spread, &start, &DMatrix::identity(3, 3));
+        let found = [exact_prior - integral(1.0)?, standard - integral(1.0)?, exact_prior - integral(1.1)?];
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-10, "{found} for {expected}");
+        }
+    }
     Ok(())
 }

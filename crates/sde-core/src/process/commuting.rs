@@ -96,7 +96,10 @@ impl Commuting {
     /// # Errors
     /// As [`Commuting::of`].
     pub fn fp_drift(omega: &DMatrix<f64>, precision: f64) -> Result<Self> {
-        Self::of(&DMatrix::identity(omega.nrows(), omega.ncols()), omega, precision)
+        let mut law = Self::of(&DMatrix::identity(omega.nrows(), omega.ncols()), omega, precision)?;
+        // The Schur form has rounded them.
+        law.eigenvalues.fill(1.0);
+        Ok(law)
     }
 
     /// The law of two matrices that commute: Q symmetric positive definite, ω antisymmetric.
