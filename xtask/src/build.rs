@@ -1,6 +1,7 @@
 //! From names to things: what a configuration calls a process, a sampler, a grid or a data set.
 
 pub mod data;
+mod flexible;
 pub mod learned;
 mod likelihood;
 mod loss;

@@ -50,7 +50,6 @@ pub use oracle_field::OracleField;
 pub use phase::{lift, project, state_shape};
 pub use prediction::{Conversion, Prediction};
 pub use process::{Auxiliary, LinearSde, ScalarSde, Span, check_process};
-pub use process::{LinearSde, ScalarSde, Span, check_process};
 pub use rotating_frame::RotatingFrame;
 pub use tensor::{Converted, apply_each, convert};
 

@@ -5,8 +5,10 @@ use sde_core::process::{Blurring, Cosine, Discrete, Edm, Heat, LinearPath, SubVp
 use sde_train::ForwardConfig;
 use serde::{Deserialize, Serialize};
 
+use super::flexible::{self, FpDrift, FpNoise, LangevinBlocks, Pair};
+
 /// A forward process, with every constant spelled out.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum ProcessConfig {
     /// Variance preserving, linear β.
@@ -76,11 +78,24 @@ pub enum ProcessConfig {
     },
     /// A process whose parameters are trained with the network.
     Learned(ForwardConfig),
+    /// FP-Noise of the flexible diffusions.
+    #[serde(rename = "fp-noise")]
+    FpNoise(FpNoise),
+    /// FP-Drift of the flexible diffusions.
+    #[serde(rename = "fp-drift")]
+    FpDrift(FpDrift),
+    /// Damped oscillators of pairs of coordinates.
+    Langevin(LangevinBlocks),
+    /// Any linear pair.
+    Pair(Pair),
 }
 
 impl ProcessConfig {
     /// The names, as on the command line.
-    pub const NAMES: &[&str] = &["vp", "subvp", "ve", "edm", "cosine", "linear", "ddpm", "blurring", "heat"];
+    pub const NAMES: &[&str] = &[
+        "vp", "subvp", "ve", "edm", "cosine", "linear", "ddpm", "blurring", "heat", "fp-noise", "fp-drift",
+        "langevin", "pair",
+    ];
 
     /// The published constants of a process.
     pub fn published(name: &str) -> Option<Self> {
@@ -94,6 +109,7 @@ impl ProcessConfig {
             "ddpm" => Self::Ddpm { beta_start: 1e-4, beta_end: 0.02, steps: 1000 },
             "blurring" => Self::Blurring { height: 32, width: 32, sigma_blur: 10.0, d_min: 0.001 },
             "heat" => Self::Heat { height: 32, width: 32, slope: 1.0, sigma_min: 0.002, sigma_max: 80.0 },
+            "fp-noise" | "fp-drift" | "langevin" | "pair" => return flexible::standard(name),
             _ => return None,
         })
     }
@@ -111,6 +127,10 @@ impl ProcessConfig {
     /// The process; a learned one is made by [`super::learned`].
     pub fn build(&self) -> sde_core::Result<Box<dyn LinearSde>> {
         Ok(match *self {
+            Self::FpNoise(ref law) => law.build()?,
+            Self::FpDrift(ref law) => law.build()?,
+            Self::Langevin(ref law) => law.build()?,
+            Self::Pair(ref law) => law.build()?,
             Self::Vp { beta_0, beta_1 } => Box::new(Vp::new(beta_0, beta_1)?),
             Self::Subvp { beta_0, beta_1 } => Box::new(SubVp::new(beta_0, beta_1)?),
             Self::Ve { sigma_min, sigma_max } => Box::new(Ve::new(sigma_min, sigma_max)?),

@@ -58,10 +58,11 @@ fn points_are_drawn_in_a_section_of_their_space() {
 fn an_exact_score_has_no_defect_under_processes_of_matrices() {
     let place = Place::new();
     place.write("law.json", LAW);
-    for process in ["blurring", "heat"] {
-        let line = format!(
-            "eval-score --oracle law.json --process {process} --set process.height=1 --set process.width=2 --n 20 --count 4"
-        );
+    let images = "--set process.height=1 --set process.width=2";
+    let processes = [("blurring", images), ("heat", images)];
+    let flexible = ["fp-noise", "fp-drift", "langevin", "pair"].map(|name| (name, ""));
+    for (process, size) in processes.into_iter().chain(flexible) {
+        let line = format!("eval-score --oracle law.json --process {process} {size} --n 20 --count 4");
         let record = place.record(&line);
         for row in record["times"].as_array().expect("times") {
             let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
@@ -96,4 +97,43 @@ fn a_plane_is_learned_resumed_measured_and_drawn() {
     place
         .call("train plane3d --set train.groups=[{prefix=\"back.\",rate=1.0}]")
         .fails(78, &["groups.prefix", "back."]);
+}
+
+#[test]
+fn flexible_diffusions_are_sampled_and_measured_from_the_command_line() {
+    let place = Place::new();
+    place.write("law.json", LAW);
+    for process in ["fp-noise", "fp-drift", "langevin", "pair"] {
+        for sampler in SAMPLERS {
+            let line = format!(
+                "sample --oracle law.json --process {process} --sampler {sampler} --steps 4 --n 2 --out {process}-{sampler}.npz \
+                 --set sampler.max_nfe=5000"
+            );
+            assert_eq!(place.record(&line)["sampler"]["name"], sampler, "{process}");
+        }
+        // A run of it goes on from its own configuration.
+        let law = "beta_0=0.1,beta_1=20.0,precision=2.0,basis={kind='random',size=2,std=1.0,seed=3}";
+        let rest = match process {
+            "fp-noise" => "eigenvalues={kind='given',values=[0.5,2.0]},normalised=false",
+            "fp-drift" => "rotations={kind='normal',mean=0.0,std=1.0,seed=1}",
+            "langevin" => "frequencies={kind='given',values=[1.0]},frictions={kind='given',values=[3.0]}",
+            _ => continue,
+        };
+        place.run(&format!(
+            "train {} --set process={{kind='{process}',{law},{rest}}} --out {process}",
+            crate::support::POINTS
+        ));
+        place.run(&format!("sample {process} --n 3 --steps 3 --sampler tab1 --out {process}.npz"));
+    }
+}
+
+#[test]
+fn a_linear_pair_that_is_none_says_what_is_wrong() {
+    let place = Place::new();
+    place.write("law.json", LAW);
+    let call = |set: &str| place.call(&format!("sample --oracle law.json --process pair --n 2 {set}"));
+    call("--set process.precision=2").fails(78, &["F + Fᵀ + m G Gᵀ = 0", "traces is 1.000000"]);
+    call("--set process.drift=[[-1.0],[1.0,2.0]]").fails(78, &["process.drift", "row 2"]);
+    call("--set process.drift=[[0.0,0.0],[0.0,-0.25]] --set process.diffusion=[[0.0,0.0],[0.0,0.5]]")
+        .fails(78, &["controllable", "(1.000, 0.000)"]);
 }

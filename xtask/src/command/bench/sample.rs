@@ -39,7 +39,7 @@ pub fn run(args: &BenchSample, output: Output) -> Result<()> {
                 shape: shape.clone(),
                 batch,
                 nfe,
-                process: preset.process,
+                process: preset.process.clone(),
                 sampler: Box::new(preset.sampler.clone()),
             };
             let outcome = session.duel(threads)?.run(&session.plan, &case)?;

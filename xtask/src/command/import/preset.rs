@@ -201,7 +201,7 @@ fn set_clock(net: &mut UnetConfig, (scale, shift): (f64, f64)) {
 fn set_process(preset: &mut Preset, process: ProcessConfig) {
     let same = std::mem::discriminant(&preset.process) == std::mem::discriminant(&process);
     preset.process = process;
-    if let ProcessConfig::Ddpm { steps, .. } = process {
+    if let ProcessConfig::Ddpm { steps, .. } = preset.process {
         preset.loss.time = TimeLaw::DiscreteIndices { n: u32::try_from(steps).unwrap_or(u32::MAX) };
         if preset.sampler.grid == "discrete" {
             preset.sampler.steps = preset.sampler.steps.min(steps);
