@@ -35,6 +35,7 @@ mod prediction;
 pub mod process;
 pub mod quadrature;
 mod rotating_frame;
+pub mod state_sde;
 mod tensor;
 
 pub use combine::{Combined, combine};
@@ -51,6 +52,7 @@ pub use phase::{lift, project, state_shape};
 pub use prediction::{Conversion, Prediction};
 pub use process::{Auxiliary, LinearSde, ScalarSde, Span, check_process};
 pub use rotating_frame::RotatingFrame;
+pub use state_sde::StateSde;
 pub use tensor::{Converted, apply_each, convert};
 
 /// The snippet of the crate's README, run as a test.

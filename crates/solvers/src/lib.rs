@@ -36,6 +36,7 @@ pub mod inverse;
 mod predictor_corrector;
 mod prior;
 mod sampler;
+mod state_flow;
 pub mod table;
 mod tableau;
 mod upward;
@@ -49,6 +50,7 @@ pub use flow::{AdaptiveFlow, Chart, ProbabilityFlow};
 pub use predictor_corrector::{Langevin, Norms, PredictorCorrector};
 pub use prior::prior_sample;
 pub use sampler::{Path, Sampler, Solution};
+pub use state_flow::{StateEulerMaruyama, StateVelocity};
 pub use table::{
     AnalyticDiagonal, AnalyticDpm, AnnealedLangevin, Axis, CholeskyAb, Churn, Clipping, Ddim, Ddpm, Dpm2,
     DpmSolver, Ei, Euler, EulerMaruyama, Form, LogAb, Multistep, Pndm, Renoise, ResidualVariance, RhoAb,
