@@ -119,7 +119,16 @@ impl ProcessConfig {
         match self {
             Self::Ve { .. } => "uniform",
             Self::Edm { .. } | Self::Heat { .. } => "karras",
-            Self::Vp { .. } | Self::Ddpm { .. } | Self::Learned(_) if order > 1 => "cubic",
+            Self::Vp { .. }
+            | Self::Ddpm { .. }
+            | Self::Learned(_)
+            | Self::FpNoise(_)
+            | Self::FpDrift(_)
+            | Self::Pair(_)
+                if order > 1 =>
+            {
+                "cubic"
+            }
             _ => "quadratic",
         }
     }
