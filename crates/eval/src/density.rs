@@ -1,4 +1,4 @@
-//! Log density of a model of points in the plane, on the cell centres of a rectangle: the map behind a
+//! Log density (or a bound of it) of a model of points in the plane, on the cell centres of a rectangle: the map behind a
 //! density picture.
 //!
 //! With cells of area A, `Σ p A` is how much of the model's mass the rectangle holds.
@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use ndarray::Array2;
 use sde_core::noise::{BatchNoise, Noise};
 
-use crate::{Error, Likelihood, Result};
+use crate::{Error, PointDensity, Result};
 
 /// A rectangle of the plane, cut into cells.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -60,8 +60,8 @@ impl DensityMap {
     /// Maps `window`, solving `batch` cells at a time.
     ///
     /// # Errors
-    /// For a window without cells or an empty batch, and as [`Likelihood::log_density`].
-    pub fn new(likelihood: &Likelihood<'_>, window: &Window, batch: usize, noise: Noise) -> Result<Self> {
+    /// For a window without cells or an empty batch, and as [`PointDensity::log_density`].
+    pub fn new(density: &dyn PointDensity, window: &Window, batch: usize, noise: Noise) -> Result<Self> {
         window.check()?;
         if batch == 0 {
             return Err(Error::mismatch("batch size", "at least 1", 0));
@@ -78,7 +78,7 @@ impl DensityMap {
                 chunk.iter().flat_map(|&(row, column)| window.centre(row, column)).collect();
             let points = Tensor::from_vec(centres, (chunk.len(), 2), &Device::Cpu)?;
             let addresses = BatchNoise::new(noise, 0, first..first + chunk.len() as u32);
-            let found = likelihood.log_density(&points, &addresses)?;
+            let found = density.log_density(&points, &addresses)?;
             for (&cell, result) in chunk.iter().zip(found) {
                 match result.value {
                     Some(value) => map.values[cell] = value,

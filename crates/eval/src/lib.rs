@@ -1,7 +1,7 @@
 //! Likelihood and sample quality of diffusion models, each number with its error bar.
 //!
 //! [`nll()`] measures the likelihood of a data set under a model by its probability flow ([`Likelihood`]), or bounds that of its
-//! reverse SDE ([`Elbo`]) or chain ([`DiscreteBound`]);
+//! reverse SDE ([`Elbo`]) or chain ([`DiscreteBound`]), of data with velocities by that of states ([`Augmented`]);
 //! [`Gaussian`] is the baseline for it; [`DensityMap`] shows the density of a model of the plane;
 //! [`SlicedWasserstein`] and [`mmd()`] compare two samples. [`fid`], [`Extrapolation`] and [`kid`] compare features of images, of a
 //! published network or of your own ([`FeatureNetwork`]); [`Statistics`] keeps them in a file; [`prdc()`] and [`memorisation()`] look at
@@ -30,6 +30,7 @@
 //! ```
 
 mod approach;
+mod augmented;
 mod bound;
 mod centred;
 mod density;
@@ -68,6 +69,7 @@ mod transport;
 mod u_statistic;
 
 pub use approach::{Approach, Plane, approach};
+pub use augmented::{Augmented, Average};
 pub use density::{DensityMap, Window};
 pub use discrete_bound::{DiscreteBound, ReverseVariance};
 pub use elbo::Elbo;

@@ -40,6 +40,18 @@ pub trait PointDensity {
     }
 }
 
+impl<D: PointDensity + ?Sized> PointDensity for Box<D> {
+    fn log_density(&self, x: &Tensor, noise: &BatchNoise) -> Result<Vec<LogDensity>> {
+        (**self).log_density(x, noise)
+    }
+    fn is_exact(&self) -> bool {
+        (**self).is_exact()
+    }
+    fn is_of_levels(&self) -> bool {
+        (**self).is_of_levels()
+    }
+}
+
 /// The law taken for the state at the end of the flow.
 #[derive(Debug, Clone, Copy)]
 pub enum Prior<'a> {

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
 use nalgebra::DMatrix;
-use sde_core::OracleField;
 use sde_core::noise::{BatchNoise, Noise};
 use sde_core::oracle::Mixture;
 use sde_core::process::{Cld, CldParameters};
-use sde_eval::{Likelihood, LogDensity, Prior, Result};
-use sde_solvers::{Adaptive, Chart, Divergence, ProbabilityFlow};
+use sde_core::{LinearSde, Op, OracleField};
+use sde_eval::{Augmented, Average, Error, Likelihood, LogDensity, PointDensity, Prior, Result};
+use sde_solvers::{Adaptive, Chart, Divergence, Outcome, ProbabilityFlow};
 
 /// The density is then right to 5e-7; at 1e-11 it agrees with the peer to 8e-10, its own error.
 const TIGHT: Adaptive = Adaptive::new(1e-8, 1e-8);
@@ -20,16 +20,12 @@ fn golden(name: &str) -> HashMap<String, Tensor> {
     Tensor::read_npz(path).expect("golden file").into_iter().collect()
 }
 
-/// The law of (x, v = 0), whose velocities the process spreads.
-fn lifted(arrays: &HashMap<String, Tensor>) -> Result<Mixture> {
+fn mixture(arrays: &HashMap<String, Tensor>) -> Result<Mixture> {
     let (weights, means) = (arrays["w"].to_vec1::<f64>()?, arrays["mu"].to_vec2::<f64>()?);
     let dim = means[0].len();
-    let with_rest = |mean: &Vec<f64>| mean.iter().copied().chain(vec![0.0; dim]).collect::<Vec<f64>>();
-    let block = |cov: &Vec<Vec<f64>>| {
-        DMatrix::from_fn(2 * dim, 2 * dim, |i, j| if i.max(j) < dim { cov[i][j] } else { 0.0 })
-    };
-    let covariances: Vec<DMatrix<f64>> = arrays["cov"].to_vec3::<f64>()?.iter().map(block).collect();
-    Ok(Mixture::new(&weights, &means.iter().map(with_rest).collect::<Vec<_>>(), &covariances)?)
+    let matrix = |cov: &Vec<Vec<f64>>| DMatrix::from_fn(dim, dim, |i, j| cov[i][j]);
+    let covariances: Vec<DMatrix<f64>> = arrays["cov"].to_vec3::<f64>()?.iter().map(matrix).collect();
+    Ok(Mixture::new(&weights, &means, &covariances)?)
 }
 
 fn values(found: &[LogDensity]) -> Result<Tensor> {
@@ -50,7 +46,7 @@ fn the_joint_density_and_the_flow_are_an_independent_solvers() -> Result<()> {
     ] {
         let cld = Cld::new(CldParameters { jitter, ..CldParameters::PUBLISHED })?;
         let arrays = golden(&format!("pfode_cld_{set}{law}"));
-        let data = lifted(&arrays)?;
+        let data = mixture(&arrays)?.lift(&cld)?;
         let field = OracleField::noise(&data, &cld);
         let at = &arrays["u0"];
         let closed = Tensor::new(field.log_density(at, &[START])?, &Device::Cpu)?;
@@ -69,5 +65,94 @@ fn the_joint_density_and_the_flow_are_an_independent_solvers() -> Result<()> {
         let off = gap(&end, &arrays["u_best"])?;
         assert!(off < 1e-6, "{set}{law} {chart:?}: {off:e}");
     }
+    Ok(())
+}
+
+/// The joint density of states at one time, known exactly.
+struct Joint<'a>(OracleField<'a>, f64);
+
+impl PointDensity for Joint<'_> {
+    fn log_density(&self, x: &Tensor, _: &BatchNoise) -> Result<Vec<LogDensity>> {
+        let told = |value| LogDensity {
+            value: Some(value),
+            standard_error: None,
+            nfe: 1,
+            outcome: Outcome::Finished,
+        };
+        Ok(self.0.log_density(x, &[self.1])?.into_iter().map(told).collect())
+    }
+    fn is_exact(&self) -> bool {
+        true
+    }
+}
+
+/// log N(x; 0, v I) of two coordinates.
+fn normal(x: [f64; 2], v: f64) -> f64 {
+    -(std::f64::consts::TAU * v).ln() - 0.5 * (x[0] * x[0] + x[1] * x[1]) / v
+}
+
+#[test]
+fn the_bound_lacks_the_divergence_of_velocities_from_their_law() -> Result<()> {
+    let (cld, variance) = (Cld::published()?, 0.3);
+    let data = Mixture::diagonal(vec![0.0; 2], vec![variance; 2])?.lift(&cld)?;
+    // Late enough for velocities to be correlated with positions and to have another variance than at t = 0.
+    let t = 0.03;
+    let signal = cld.signal(t);
+    let spread = signal.mul(&Op::block([[variance, 0.0], [0.0, 0.0]]))?.mul(&signal.transpose())?;
+    let v = spread.add(&cld.covariance(t))?.matrix(2)?;
+    let at = [[0.4, -0.7], [1.1, 0.2]];
+    let x = Tensor::new(&at, &Device::Cpu)?;
+    let noise = BatchNoise::new(Noise::new(4), 3, 0..2);
+    let started = cld.auxiliary().expect("velocities").variance;
+    let (slope, left) = (v[(0, 1)] / v[(0, 0)], v[(1, 1)] - v[(0, 1)] * v[(0, 1)] / v[(0, 0)]);
+    let joint = || Joint(OracleField::noise(&data, &cld), t);
+    let draws = 4000;
+    let logs = Augmented::new(&cld, joint(), draws, Average::Logs)?.log_density(&x, &noise)?;
+    let densities = Augmented::new(&cld, joint(), draws, Average::Densities)?.log_density(&x, &noise)?;
+    for (i, x) in at.into_iter().enumerate() {
+        let whole = normal(x, v[(0, 0)]);
+        // KL(N(0, γM) ‖ N(slope x, left)), coordinate by coordinate.
+        let gap: f64 = x
+            .iter()
+            .map(|x| 0.5 * ((left / started).ln() + (started + (slope * x).powi(2)) / left - 1.0))
+            .sum();
+        let (found, error) = (logs[i].value.expect("a value"), logs[i].standard_error.expect("an error"));
+        assert!((found - (whole - gap)).abs() < 4.0 * error, "{found} ± {error} for {}", whole - gap);
+        assert!(error < 0.05 * gap, "{error} {gap}");
+        let (found, error) =
+            (densities[i].value.expect("a value"), densities[i].standard_error.expect("an error"));
+        assert!((found - whole).abs() < 4.0 * error, "{found} ± {error} for {whole}");
+        assert!(error < 0.2 * gap && logs[i].nfe == draws, "{error} {gap}");
+    }
+    Ok(())
+}
+
+#[test]
+fn of_a_right_model_one_draw_is_the_density() -> Result<()> {
+    let cld = Cld::published()?;
+    let data = Mixture::diagonal(vec![0.6, -0.2], vec![0.25, 0.04])?;
+    let states = data.lift(&cld)?;
+    let field = OracleField::noise(&states, &cld);
+    let flow = Likelihood::new(&cld, &field, Divergence::Exact, Adaptive::new(1e-6, 1e-6));
+    let flow = Likelihood { prior: Prior::Exact(&states), chart: Chart::Clock, ..flow };
+    let x = Tensor::new(&[[0.1, -0.3], [0.9, 0.1]], &Device::Cpu)?;
+    let noise = BatchNoise::new(Noise::new(4), 0, 0..2);
+    let found = Augmented::new(&cld, flow, 1, Average::Logs)?.log_density(&x, &noise)?;
+    // At t = 1e-5 velocities have gained a variance of 8e-5 on 1e-2, and positions, whose own is 1e-6, know as little of them.
+    let exact = OracleField::noise(&data, &sde_core::process::Vp::STANDARD).log_density(&x, &[1e-9])?;
+    for (found, exact) in found.iter().zip(exact) {
+        assert!((found.value.expect("a value") - exact).abs() < 0.03, "{found:?} {exact}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_has_no_velocities_has_no_such_bound() -> Result<()> {
+    let (vp, data) = (sde_core::process::Vp::STANDARD, Mixture::diagonal(vec![0.0; 2], vec![1.0; 2])?);
+    let joint = || Joint(OracleField::noise(&data, &vp), 0.5);
+    assert!(matches!(Augmented::new(&vp, joint(), 1, Average::Logs), Err(Error::Mismatch { .. })));
+    let still = Cld::new(CldParameters { gamma: 0.0, jitter: 0.0, ..CldParameters::PUBLISHED })?;
+    assert!(Augmented::new(&still, joint(), 1, Average::Logs).is_err());
+    assert!(Augmented::new(&Cld::published()?, joint(), 0, Average::Logs).is_err());
     Ok(())
 }

@@ -49,6 +49,8 @@ pub enum Stream {
     Metric = 12,
     /// The noise of a calibration.
     Calibration = 13,
+    /// Auxiliary groups of a state, such as velocities, that data does not have.
+    Auxiliary = 14,
     /// Free for programs built on this crate.
     User = 255,
 }

@@ -150,6 +150,27 @@ impl Mixture {
         Ok(Self { components: components.collect() })
     }
 
+    /// The law of states of `sde`: this one of the data, and zeros in the auxiliary groups, which the process spreads.
+    ///
+    /// # Errors
+    /// When the groups do not divide D.
+    pub fn lift(&self, sde: &dyn LinearSde) -> Result<Self> {
+        let rest = crate::state_shape(sde, &[self.dim()])?[0] - self.dim();
+        let mut lifted = self.clone();
+        for component in &mut lifted.components {
+            let (old, new) = (component.mean.len(), component.mean.len() + rest);
+            component.mean = component.mean.clone().resize_vertically(new, 0.0);
+            let Spectrum { values, basis } = &mut component.covariance;
+            *values = values.clone().resize_vertically(new, 0.0);
+            *basis = basis.take().map(|q| {
+                let mut whole = DMatrix::identity(new, new);
+                whole.view_mut((0, 0), (old, old)).copy_from(&q);
+                whole
+            });
+        }
+        Ok(lifted)
+    }
+
     /// D.
     pub fn dim(&self) -> usize {
         self.components[0].mean.len()
