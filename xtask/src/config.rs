@@ -27,6 +27,10 @@ pub struct Preset {
     pub products: Option<Products>,
     /// Whether f32 products on CUDA may round their factors to TF32 while the network is trained; not if absent.
     pub tf32: Option<bool>,
+    /// The variance of the Gaussian data whose exact ε is added to what the network predicts, so that it learns the rest; none
+    /// is, if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mixed_score: Option<f64>,
     /// The data.
     pub data: DataConfig,
     /// The forward process.
@@ -59,6 +63,7 @@ presets!(
     "digits-blurring",
     "digits-fp-noise",
     "digits-fp-drift",
+    "digits-cld",
     "digits-conditional",
     "digits-npr",
     "digits-sn",
@@ -66,6 +71,7 @@ presets!(
     "mnist-fp-noise",
     "fashion-mnist",
     "cifar10",
+    "cifar10-cld",
     "cifar10-ddpm",
     "cifar10-ddpmpp",
     "cifar10-ddpmpp-deep",
@@ -76,6 +82,7 @@ presets!(
     "cifar10-tiny",
     "cifar10-blurring",
     "checkerboard",
+    "checkerboard-cld",
     "eight-modes",
     "two-modes",
     "swiss-roll",

@@ -28,7 +28,7 @@ const BARE: [&str; 11] = [
 ];
 
 /// Keys that say how something was measured; numbers from different ones cannot be compared.
-const SETTINGS: [&str; 18] = [
+const SETTINGS: [&str; 20] = [
     "command",
     "split",
     "n",
@@ -40,6 +40,8 @@ const SETTINGS: [&str; 18] = [
     "directions",
     "bound",
     "variance",
+    "velocities",
+    "velocity_average",
     "integrator",
     "dequantise_samples",
     "space",

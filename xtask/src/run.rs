@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
-use sde_core::{LinearSde, Model, ModelField, ModelMoments, state_shape};
+use sde_core::{LinearSde, MixedScore, Model, ModelField, ModelMoments, state_shape};
 use sde_data::{Encoding, Range};
 use sde_nets::{Builder, SecondHead, Weights};
 use sde_train::hash::weights_hash;
@@ -26,16 +26,21 @@ pub const ROOT: &str = "checkpoints";
 /// A network.
 pub type Network = Box<dyn Model + Send + Sync>;
 
-/// The network of a preset; with `frozen` weights a second output on that network.
+/// The network of a preset, on states for data of `shape`; with `frozen` weights a second output on that network.
 pub fn build_network(
     preset: &Preset,
     b: &Builder,
     shape: &[usize],
     frozen: Option<&Weights>,
 ) -> sde_nets::Result<Network> {
-    Ok(match frozen {
-        Some(frozen) => Box::new(SecondHead::new(b, &preset.net, frozen, shape)?),
-        None => preset.net.build(b, shape)?,
+    let shape = preset.process.state_shape(shape)?;
+    let network: Network = match frozen {
+        Some(frozen) => Box::new(SecondHead::new(b, &preset.net, frozen, &shape)?),
+        None => preset.net.build(b, &shape)?,
+    };
+    Ok(match preset.mixed_score {
+        Some(variance) => Box::new(MixedScore::new(network, Arc::from(preset.process.build()?), variance)?),
+        None => network,
     })
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use sde_core::noise::{BatchNoise, Noise, NormalSource};
-use sde_core::{Field, LinearSde, MomentField, TimeGrid, rows_of};
+use sde_core::{Field, LinearSde, MomentField, TimeGrid, lift, project, rows_of, state_shape};
 use sde_solvers::calibration::Residual;
 use sde_solvers::catalog::{Evidence, Make};
 use sde_solvers::edit::{grid_from, noised};
@@ -21,7 +21,7 @@ use crate::run::Run;
 
 /// Samples, and what they cost.
 pub struct Drawn {
-    /// `[N, …]`, f64.
+    /// `[N, …]`, f64: data, without what else a state has.
     pub x: Tensor,
     /// Evaluations of the field for each sample, the denoising one included.
     pub nfe: Vec<usize>,
@@ -58,7 +58,7 @@ pub enum Start {
     Prior,
     /// One image `[1, …]`, noised to a time.
     Noised(Tensor, f64),
-    /// Given states, one a sample.
+    /// Given states (not data), one a sample.
     States(Tensor),
 }
 
@@ -167,19 +167,21 @@ impl<'a> Recipe<'a> {
         Ok(Box::new(Replacement::new(rule, known.measurement.as_ref(), known.y.clone())))
     }
 
-    /// The initial states of samples at `places` among all.
+    /// The initial states of samples of `shape` at `places` among all.
     fn first(&self, noise: &BatchNoise, places: &[usize], shape: &[usize]) -> Result<Tensor> {
         Ok(match &self.start {
-            Start::Prior => prior_sample(self.sde, noise, shape, DType::F64, &Device::Cpu)?,
+            Start::Prior => {
+                prior_sample(self.sde, noise, &state_shape(self.sde, shape)?, DType::F64, &Device::Cpu)?
+            }
             Start::Noised(image, t) => {
                 let copies = image.broadcast_as([&[places.len()], shape].concat())?.contiguous()?;
-                noised(self.sde, &copies, *t, noise)?
+                noised(self.sde, &lift(self.sde, &copies)?, *t, noise)?
             }
             Start::States(states) => rows_of(states, places)?,
         })
     }
 
-    /// Runs the sampler from `x`.
+    /// Runs the sampler from the states `x`, to data.
     pub fn run(&self, field: &dyn Field, x: &Tensor, noise: &dyn NormalSource) -> Result<Drawn> {
         let grid = self.grid()?;
         let sampler = self.sampler()?;
@@ -190,6 +192,7 @@ impl<'a> Recipe<'a> {
             x = denoise(self.sde, field, &x, grid.stop())?;
             nfe.iter_mut().for_each(|n| *n += 1);
         }
+        x = project(self.sde, &x)?;
         if let Some(known) = self.known {
             x = known.measurement.project(&x, &known.y)?;
         }

@@ -97,6 +97,34 @@ fn the_least_loss_is_the_variance_of_noise_given_the_state() -> Result<()> {
 }
 
 #[test]
+fn even_in_the_clock_is_the_likelihood_weighting_of_a_scalar_process() -> Result<()> {
+    let (from, to) = (1e-3, 1.0);
+    let vp: Arc<dyn LinearSde> = Arc::new(Vp::STANDARD);
+    let batch = gaussian(20_000, 0.7, 0.25)?;
+    // A model that errs differently at every time.
+    let model = Formula(Prediction::Noise, |x: &Tensor, t: &[f64]| {
+        let half: Vec<Op> = t.iter().map(|t| Op::Scalar(1.0 - 0.5 * t)).collect();
+        apply_each(&half, x)
+    });
+    let run = |weighting, time| {
+        let dsm = Dsm::new(vp.clone(), time, weighting, Reduction::Sum)?;
+        Ok::<_, sde_train::Error>(estimate(&losses(&dsm, &model, &batch, 1)?))
+    };
+    let (even, even_error) = run(Weighting::Simple, TimeLaw::EvenClock { from, to })?;
+    let (likelihood, error) = run(Weighting::Likelihood, TimeLaw::ImportanceSampled { from, to })?;
+    // g²/σ² = 2 d(log ρ)/dt: the two differ by twice the length of the clock over that of the time.
+    let scale = 2.0 * (vp.clock(to) - vp.clock(from)) / (to - from);
+    let gap = (even - likelihood / scale).abs();
+    assert!(
+        gap < 4.0 * even_error.hypot(error / scale),
+        "{even} ± {even_error}, {} ± {}",
+        likelihood / scale,
+        error / scale
+    );
+    Ok(())
+}
+
+#[test]
 fn velocities_are_marginalised() -> Result<()> {
     let (mean, variance) = (0.7, 0.25);
     // Velocities are no part of the data: the process spreads them around zero.
@@ -292,6 +320,7 @@ fn impossible_choices_are_refused() {
     assert!(refused(vp(), TimeLaw::Uniform { from: f64::NAN, to: 0.5 }));
     assert!(refused(vp(), TimeLaw::Uniform { from: 0.0, to: 1.5 }));
     assert!(refused(vp(), TimeLaw::ImportanceSampled { from: 0.0, to: 1.0 }));
+    assert!(refused(vp(), TimeLaw::EvenClock { from: 0.0, to: 1.0 }));
     assert!(refused(Arc::new(LinearPath), TimeLaw::ImportanceSampled { from: 0.1, to: 1.0 }));
     assert!(refused(vp(), TimeLaw::LogNormal { mean: 0.0, std: 0.0 }));
     assert!(refused(Arc::new(Discrete::ddpm()), TimeLaw::DiscreteIndices { n: 1001 }));

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use sde_core::noise::Law;
 use sde_core::{LinearSde, TimeGrid};
-use sde_eval::ReverseVariance;
+use sde_eval::{Average, ReverseVariance};
 use sde_solvers::catalog::{self, Make};
 use sde_solvers::{Adaptive, Divergence, Pair, Table, upward};
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,13 @@ pub struct LikelihoodConfig {
     /// Places in an example's cell whose densities are averaged; 1 if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dequantise_samples: Option<usize>,
+    /// Draws of the velocities of each example, of a process that has them; 1 if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub velocities: Option<usize>,
+    /// What is averaged over them: `densities` (importance-weighted), or `logs`; if absent `densities`, or `logs` where the density
+    /// is an estimate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub velocity_average: Option<String>,
 }
 
 /// What the settings measure.
@@ -83,6 +90,24 @@ impl LikelihoodConfig {
             Some(what) => Err(Failure::Usage(format!("{what}: for the bound discrete only"))),
             None => Ok(kind),
         }
+    }
+
+    /// How many velocities are drawn for each example of a process that has them, and what is averaged over them.
+    pub fn velocities(&self, sde: &dyn LinearSde) -> Result<Option<(usize, Average)>, Failure> {
+        if sde.auxiliary().is_none() {
+            return match (self.velocities, &self.velocity_average) {
+                (None, None) => Ok(None),
+                _ => Err(Failure::Usage("velocities: this process has none; cld has".into())),
+            };
+        }
+        let exact = self.kind()? == Kind::Flow && self.divergence()? == Divergence::Exact;
+        let average = match self.velocity_average.as_deref() {
+            None if exact => Average::Densities,
+            None | Some("logs") => Average::Logs,
+            Some("densities") => Average::Densities,
+            Some(other) => return Err(unknown("velocity average", other, &["densities", "logs"])),
+        };
+        Ok(Some((self.velocities.unwrap_or(1), average)))
     }
 
     /// Its name in records.

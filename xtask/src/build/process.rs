@@ -1,7 +1,9 @@
 //! Processes by name: the published constants, and how a configuration becomes a process.
 
-use sde_core::LinearSde;
-use sde_core::process::{Blurring, Cosine, Discrete, Edm, Heat, LinearPath, SubVp, Ve, Vp};
+use sde_core::process::{
+    Blurring, Cld, CldParameters, Cosine, Discrete, Edm, Heat, LinearPath, SubVp, Ve, Vp,
+};
+use sde_core::{LinearSde, state_shape};
 use sde_train::ForwardConfig;
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +54,21 @@ pub enum ProcessConfig {
         /// Number of steps.
         steps: usize,
     },
+    /// Langevin diffusion of positions and velocities.
+    Cld {
+        /// β at t = 0.
+        beta_0: f64,
+        /// β at t = 1.
+        beta_1: f64,
+        /// M.
+        mass: f64,
+        /// Γ; critical at 2√M.
+        friction: f64,
+        /// γ: velocities start with the variance γM.
+        gamma: f64,
+        /// Added to both variances at t = 0.
+        jitter: f64,
+    },
     /// Blurring diffusion of images of one size.
     Blurring {
         /// Rows.
@@ -93,8 +110,8 @@ pub enum ProcessConfig {
 impl ProcessConfig {
     /// The names, as on the command line.
     pub const NAMES: &[&str] = &[
-        "vp", "subvp", "ve", "edm", "cosine", "linear", "ddpm", "blurring", "heat", "fp-noise", "fp-drift",
-        "langevin", "pair",
+        "vp", "subvp", "ve", "edm", "cosine", "linear", "ddpm", "cld", "blurring", "heat", "fp-noise",
+        "fp-drift", "langevin", "pair",
     ];
 
     /// The published constants of a process.
@@ -107,6 +124,11 @@ impl ProcessConfig {
             "cosine" => Self::Cosine {},
             "linear" => Self::Linear {},
             "ddpm" => Self::Ddpm { beta_start: 1e-4, beta_end: 0.02, steps: 1000 },
+            "cld" => {
+                let CldParameters { beta_0, beta_1, mass, friction, gamma, jitter } =
+                    CldParameters::PUBLISHED;
+                Self::Cld { beta_0, beta_1, mass, friction, gamma, jitter }
+            }
             "blurring" => Self::Blurring { height: 32, width: 32, sigma_blur: 10.0, d_min: 0.001 },
             "heat" => Self::Heat { height: 32, width: 32, slope: 1.0, sigma_min: 0.002, sigma_max: 80.0 },
             "fp-noise" | "fp-drift" | "langevin" | "pair" => return flexible::standard(name),
@@ -130,6 +152,15 @@ impl ProcessConfig {
                 "cubic"
             }
             _ => "quadratic",
+        }
+    }
+
+    /// The shape of a state for data of the shape `data`.
+    pub fn state_shape(&self, data: &[usize]) -> sde_core::Result<Vec<usize>> {
+        match self {
+            // It has no velocities, whatever it will be.
+            Self::Learned(_) => Ok(data.to_vec()),
+            known => state_shape(known.build()?.as_ref(), data),
         }
     }
 
@@ -157,6 +188,9 @@ impl ProcessConfig {
                     expected: "one that is known without training".into(),
                     found: "a learned one: open a run of it".into(),
                 });
+            }
+            Self::Cld { beta_0, beta_1, mass, friction, gamma, jitter } => {
+                Box::new(Cld::new(CldParameters { beta_0, beta_1, mass, friction, gamma, jitter })?)
             }
             Self::Blurring { height, width, sigma_blur, d_min } => {
                 Box::new(Blurring::new((height, width), sigma_blur, d_min)?)

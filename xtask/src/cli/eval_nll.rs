@@ -61,6 +61,12 @@ pub struct EvalNll {
     /// Places in an example's cell whose densities are averaged: a bound that rises with K; needs --divergence exact
     #[arg(long, value_name = "K", value_parser = positive::<usize>)]
     pub dequantise_samples: Option<usize>,
+    /// Velocities drawn for each example, of a process that has them (cld) [default: 1]
+    #[arg(long, value_name = "K", value_parser = positive::<usize>)]
+    pub velocities: Option<usize>,
+    /// What is averaged over them: densities (the bound rises with K; needs --divergence exact), or logs
+    #[arg(long, value_name = "NAME")]
+    pub velocity_average: Option<String>,
     /// Probes of a random divergence [default: the preset's]
     #[arg(long, value_name = "K", value_parser = positive::<usize>, conflicts_with = "bound")]
     pub probes: Option<usize>,

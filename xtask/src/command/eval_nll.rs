@@ -48,6 +48,7 @@ fn edit(args: &EvalNll, source: &mut Source) {
         ("steps", args.steps),
         ("draws", args.draws),
         ("dequantise_samples", args.dequantise_samples),
+        ("velocities", args.velocities),
     ];
     for (key, value) in counts {
         if let Some(value) = value {
@@ -60,6 +61,7 @@ fn edit(args: &EvalNll, source: &mut Source) {
         ("grid", &args.grid),
         ("bound", &args.bound),
         ("variance", &args.variance),
+        ("velocity_average", &args.velocity_average),
     ];
     for (key, value) in names {
         if let Some(value) = value {
@@ -96,23 +98,29 @@ pub fn summary(found: &Nll) -> String {
 }
 
 /// The same, which says what kind of number it is.
-fn told(kind: Kind, found: &Nll) -> String {
-    match kind {
-        Kind::Flow => summary(found),
-        Kind::Elbo => format!("bound of the SDE's likelihood: {}", summary(found)),
-        Kind::Discrete => format!("bound of the chain's likelihood: {}", summary(found)),
+fn told(method: &Method<'_>, found: &Nll) -> String {
+    let by = method.velocities().map_or_else(String::new, |k| match k {
+        1 => ", by one draw of velocities".into(),
+        k => format!(", by {k} draws of velocities"),
+    });
+    match method.kind() {
+        Kind::Flow if by.is_empty() => summary(found),
+        Kind::Flow => format!("bound of the likelihood{by}: {}", summary(found)),
+        Kind::Elbo => format!("bound of the SDE's likelihood{by}: {}", summary(found)),
+        Kind::Discrete => format!("bound of the chain's likelihood{by}: {}", summary(found)),
     }
 }
 
 fn of_density(args: &EvalNll, file: &Path, output: Output) -> Result<()> {
     let settings = OracleSettings::resolve(&args.density, &args.opening.sets, |source| edit(args, source))?;
-    let (data, sde) = (oracle::read(file)?, settings.process.build()?);
+    let (law, sde) = (oracle::read(file)?, settings.process.build()?);
+    let data = law.lift(sde.as_ref())?;
     let points = args.points.as_deref().ok_or_else(|| {
         Failure::Usage("--oracle needs --points FILE.npy: the points whose density is wanted".into())
     })?;
     let x = read_tensor(points)?;
-    if x.rank() != 2 || x.dim(1)? != data.dim() {
-        let text = format!("{}: expected [N, {}], found {:?}", points.display(), data.dim(), x.dims());
+    if x.rank() != 2 || x.dim(1)? != law.dim() {
+        let text = format!("{}: expected [N, {}], found {:?}", points.display(), law.dim(), x.dims());
         return Err(Failure::Data(text).into());
     }
     let times = explicit_times(args.density.times.as_deref())?;
@@ -141,7 +149,7 @@ fn of_density(args: &EvalNll, file: &Path, output: Output) -> Result<()> {
         write_tensor(out, &log_densities(&found, x.dim(0)?)?)?;
         record["files"] = json!([out.display().to_string()]);
     }
-    output.result(told(method.kind(), &found), &record)
+    output.result(told(&method, &found), &record)
 }
 
 /// The log density of each point, averaged over repeats.
@@ -195,7 +203,7 @@ fn of_network(args: &EvalNll, output: Output) -> Result<()> {
     let protocol = protocol(&run.preset.likelihood, Noise::new(args.seed));
     let n = args.n.unwrap_or(data.set.len()).min(data.set.len());
     let bound = run.preset.likelihood.bound.as_ref().map_or_else(String::new, |bound| format!("-{bound}"));
-    let dim = run.shape.iter().product();
+    let dim = run.state_shape()?.iter().product();
     let work = Work {
         evaluation: Evaluation::new(density.as_ref(), data.set.as_ref(), protocol)?,
         protocol,
@@ -237,7 +245,7 @@ fn of_network(args: &EvalNll, output: Output) -> Result<()> {
     if let Some(out) = &args.out {
         write_tensor(out, &log_densities(&found, found.nats.n + found.unfinished)?)?;
     }
-    output.result(told(method.kind(), &found), &record)
+    output.result(told(&method, &found), &record)
 }
 
 /// The record of a likelihood that was measured.
@@ -251,7 +259,8 @@ fn describe(
 ) -> Result<Value> {
     let mut record = run.record();
     if run.shape == [2] && method.kind() == Kind::Flow {
-        merge(&mut record, plane::describe(run, &method.flow()?, seed, output)?);
+        let density = method.density(data.set.encoding())?;
+        merge(&mut record, plane::describe(run, density.as_ref(), seed, output)?);
     }
     merge(&mut record, method.record(found)?);
     record["split"] = json!(split.name());

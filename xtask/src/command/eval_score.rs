@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use sde_core::noise::{BatchNoise, Noise, Stream};
-use sde_core::{Field, LinearSde};
+use sde_core::{Field, LinearSde, lift};
 use sde_data::{Split, Toy};
 use sde_eval::score::{
     Asymmetry, Boxes, Directions, DsmLoss, FokkerPlanck, KnownLaw, Noised, ScoreError, Steps, Trajectories,
@@ -67,7 +67,8 @@ pub fn run(args: &EvalScore, output: Output) -> Result<()> {
 
 fn of_density(args: &EvalScore, file: &Path, output: Output) -> Result<()> {
     let settings = OracleSettings::resolve(&args.density, &args.opening.sets, |_| ())?;
-    let (law, sde) = (oracle::read(file)?, settings.process.build()?);
+    let sde = settings.process.build()?;
+    let law = oracle::read(file)?.lift(sde.as_ref())?;
     let times = times(args, sde.as_ref())?;
     let field = exact_field(&law, sde.as_ref(), times.last().copied().unwrap_or(sde.span().end));
     let noise = Noise::new(args.seed);
@@ -105,13 +106,14 @@ fn of_network(args: &EvalScore, output: Output) -> Result<()> {
     let n = args.n.min(loaded.set.len());
     let indices: Vec<usize> = (0..n).collect();
     let data = loaded.set.batch(&indices, &BatchNoise::new(noise, 0, 0..n as u32))?.x;
+    let data = lift(run.sde.as_ref(), &data)?;
     let (sde, field): (&dyn LinearSde, &dyn Field) = (run.sde.as_ref(), &run.field());
     let batch = args.batch.unwrap_or(run.preset.likelihood.batch);
     let points = Noised { sde, field, data: &data, noise, batch };
     let how = Settings {
         law: law.as_deref(),
         times: times(args, sde)?,
-        directions: directions(args, run.shape.iter().product()),
+        directions: directions(args, run.state_shape()?.iter().product()),
         steps: Steps::SINGLE,
         solver: run.preset.sampler.adaptive(),
         chart: run.preset.sampler.chart()?.unwrap_or_else(|| Chart::natural(sde)),
@@ -125,18 +127,20 @@ fn of_network(args: &EvalScore, output: Output) -> Result<()> {
 /// The law of a run's data, where its noised scores are known.
 fn law(args: &EvalScore, toy: Option<&Toy>, run: &Run) -> Result<Option<Box<dyn KnownLaw>>> {
     let law: Option<Box<dyn KnownLaw>> = match (&args.law, toy) {
-        (Some(file), _) => Some(Box::new(oracle::read(file)?)),
+        (Some(file), _) => Some(Box::new(oracle::read(file)?.lift(run.sde.as_ref())?)),
         (None, None) => None,
         (None, Some(toy)) => match (toy.mixture()?, toy.boxes()) {
-            (Some(mixture), _) => Some(Box::new(mixture)),
+            (Some(mixture), _) => Some(Box::new(mixture.lift(run.sde.as_ref())?)),
+            // Boxes are known for scalar processes only.
+            (None, Some(_)) if run.sde.groups() > 1 => None,
             (None, Some(boxes)) => Some(Box::new(Boxes::new(boxes)?)),
             (None, None) => None,
         },
     };
-    let dim: usize = run.shape.iter().product();
+    let dim: usize = run.state_shape()?.iter().product();
     match law {
         Some(law) if law.dim() != dim => {
-            let text = format!("--law has {} dimensions, the data of this run {dim}", law.dim());
+            let text = format!("--law has states of {} dimensions, this run of {dim}", law.dim());
             Err(Failure::Data(text).into())
         }
         law => Ok(law),

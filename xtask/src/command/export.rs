@@ -48,7 +48,8 @@ pub fn run(args: &Export, output: Output) -> Result<()> {
         .ok_or_else(|| Failure::Usage(format!("{}: this run has no checkpoint yet", path.display())))?;
     let (label, file) = weights_file(&preset, args.weights.as_deref())?;
     let weights = saved.weights(&file)?;
-    let (shape, _) = preset.data.facts(output)?;
+    let (data, _) = preset.data.facts(output)?;
+    let shape = preset.process.state_shape(&data)?;
     let step = saved.manifest().step;
     let files = match args.format.as_str() {
         "diffusers" => folder(&preset, &shape, &weights, output)?,
@@ -84,6 +85,13 @@ fn folder(
     weights: &Weights,
     output: Output,
 ) -> Result<Vec<(String, Vec<u8>)>> {
+    if preset.mixed_score.is_some() {
+        return Err(Failure::Config(format!(
+            "{}: a mixed score is no network of diffusers; export it as a single file",
+            preset.name
+        ))
+        .into());
+    }
     let NetConfig::Unet(net) = &preset.net else {
         return Err(Failure::Config(format!(
             "{}: diffusers has no such network, it is no U-Net",

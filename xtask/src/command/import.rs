@@ -37,7 +37,8 @@ pub fn run(args: &Import, output: Output) -> Result<()> {
     let found = Found::locate(&args.source, &args.format, output)?;
     let imported = Imported::read(args, &found, output)?;
     let preset = settled(args, &found, &imported)?;
-    let (shape, _) = preset.data.facts(output)?;
+    let (data, _) = preset.data.facts(output)?;
+    let shape = preset.process.state_shape(&data)?;
     if shape != imported.sample_shape {
         let text = format!(
             "{}: the network is for samples of shape {:?}, the data {} for {shape:?}; name others with --preset, or --set data.name=…",

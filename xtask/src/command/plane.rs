@@ -4,7 +4,7 @@ use anyhow::Result;
 use candle_core::{DType, Tensor};
 use sde_core::noise::{BatchNoise, Noise};
 use sde_data::{Dataset, Picture, Split};
-use sde_eval::{Bandwidth, DensityMap, Likelihood, SlicedWasserstein, Window, mmd};
+use sde_eval::{Bandwidth, DensityMap, PointDensity, SlicedWasserstein, Window, mmd};
 use serde_json::{Value, json};
 
 use crate::build::Use;
@@ -23,12 +23,12 @@ const COMPARED: usize = 4000;
 const DISTANCE: SlicedWasserstein = SlicedWasserstein { groups: 10, directions: 100 };
 
 /// Writes the density's picture into the run's records, and returns keys for the record.
-pub fn describe(run: &Run, likelihood: &Likelihood<'_>, seed: u64, output: Output) -> Result<Value> {
+pub fn describe(run: &Run, points: &dyn PointDensity, seed: u64, output: Output) -> Result<Value> {
     let noise = Noise::new(seed);
     output.say("density and distances in the plane");
     let side = [-REACH, REACH];
     let window = Window { x: side, y: side, nx: CELLS, ny: CELLS };
-    let map = DensityMap::new(likelihood, &window, BATCH, noise)?;
+    let map = DensityMap::new(points, &window, BATCH, noise)?;
     let path = run.path.join("records/density.png");
     Picture::map(map.values.mapv(f64::exp).view(), 4)?.save(&path)?;
 

@@ -27,13 +27,15 @@ pub fn show(args: &Show, output: Output) -> Result<()> {
     let preset: Preset = source.parse()?;
     preset.train.check()?;
     let (shape, _) = preset.data.facts(output)?;
-    let parameters = count_parameters(|b| preset.net.build(b, &shape))?;
+    let state = preset.process.state_shape(&shape)?;
+    let parameters = count_parameters(|b| preset.net.build(b, &state))?;
     let mut record = serde_json::to_value(&preset)?;
     record["parameters"] = json!(parameters);
     record["sample_shape"] = json!(shape);
+    record["state_shape"] = json!(state);
     let text = toml::to_string(&preset)?;
     output.result(
-        format!("{text}\n# {} trainable parameters on samples of shape {shape:?}", grouped(parameters)),
+        format!("{text}\n# {} trainable parameters on states of shape {state:?}", grouped(parameters)),
         &record,
     )
 }

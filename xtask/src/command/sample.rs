@@ -146,14 +146,14 @@ fn sampler_record(recipe: &Recipe<'_>, drawn: &Drawn, args: &Sample) -> Result<V
     }))
 }
 
-/// Given initial states, checked against the shape of one sample.
+/// Given initial states, checked against the shape of one.
 fn states(path: &Path, shape: &[usize]) -> Result<Tensor> {
     let x = read_tensor(path)?;
     if x.rank() == shape.len() + 1 && &x.dims()[1..] == shape {
         return Ok(x);
     }
     let text =
-        format!("{}: expected a batch of samples of shape {shape:?}, found {:?}", path.display(), x.dims());
+        format!("{}: expected a batch of states of shape {shape:?}, found {:?}", path.display(), x.dims());
     Err(Failure::Data(text).into())
 }
 

@@ -15,3 +15,4 @@ mod processes;
 mod report;
 mod resume;
 mod support;
+mod velocities;

@@ -37,6 +37,14 @@ pub enum TimeLaw {
         /// The largest time.
         to: f64,
     },
+    /// Uniform in the process's clock (log ρ of a scalar process) between two times: for a scalar process what the likelihood weighting
+    /// amounts to on the noise error, for others the same on all of it.
+    EvenClock {
+        /// The smallest time.
+        from: f64,
+        /// The largest time.
+        to: f64,
+    },
     /// log ρ is normal (ρ is EDM's σ); not truncated to the process's span.
     LogNormal {
         /// The mean of log ρ; EDM has −1.2.
@@ -80,12 +88,13 @@ impl TimeLaw {
         match *self {
             Self::Uniform { from, to }
             | Self::ImportanceSampled { from, to }
+            | Self::EvenClock { from, to }
             | Self::Levels { from, to, .. }
                 if !(0.0 <= from && from < to && to <= end) =>
             {
                 refuse(format!("0 <= from < to <= {end}, the end of the process"))
             }
-            Self::ImportanceSampled { from, to }
+            Self::ImportanceSampled { from, to } | Self::EvenClock { from, to }
                 if !(sde.clock(from).is_finite() && sde.clock(to).is_finite()) =>
             {
                 refuse(
@@ -113,6 +122,11 @@ impl TimeLaw {
                 let t = sde.time_of_clock(first + (last - first) * draws.uniform()).clamp(from, to);
                 // Uniform density over importance density: (1/(to − from)) / (clock'(t)/(last − first)).
                 DrawnTime { t, weight: (last - first) / ((to - from) * sde.clock_rate(t)) }
+            }
+            Self::EvenClock { from, to } => {
+                let (first, last) = (sde.clock(from), sde.clock(to));
+                let clock = first + (last - first) * draws.uniform();
+                DrawnTime { t: sde.time_of_clock(clock).clamp(from, to), weight: 1.0 }
             }
             Self::LogNormal { mean, std } => {
                 DrawnTime { t: sde.time_of_clock(mean + std * draws.normal()), weight: 1.0 }

@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Result, anyhow};
 use candle_core::{DType, Device};
+use sde_core::LinearSde;
 use sde_core::noise::Noise;
 use sde_data::{Dataset, Split};
 use sde_nets::Params;
@@ -24,7 +25,7 @@ use crate::bench::stand_in;
 use crate::build::Use;
 use crate::config::Preset;
 use crate::output::Output;
-use crate::run::Network;
+use crate::run::{Network, build_network};
 
 /// A run of a preset, in a directory that goes with it.
 pub struct Fitting {
@@ -47,8 +48,10 @@ impl Fitting {
         } else {
             preset.data.load(Split::Train, Use::Training, 0, Output { json: false })?.set
         };
-        let (model, params) =
-            Params::initialise(Noise::new(0), DType::F32, device, |b| preset.net.build(b, data.shape()))?;
+        let sde: Arc<dyn LinearSde> = Arc::from(preset.process.build()?);
+        let (model, params) = Params::initialise(Noise::new(0), DType::F32, device, |b| {
+            build_network(preset, b, data.shape(), None)
+        })?;
         let place = tempfile::tempdir()?;
         // Nothing but updates.
         let never = u64::MAX;
@@ -62,7 +65,7 @@ impl Fitting {
         Ok(Self {
             classes: preset.net.classes(),
             origin: Origin { seed: 0, config_sha256: String::new(), code: String::new() },
-            loss: preset.loss.build(Arc::from(preset.process.build()?))?,
+            loss: preset.loss.build(sde)?,
             state: State::new(&config, &params)?,
             run: directory(place.path())?,
             _place: place,

@@ -31,10 +31,11 @@ impl Sampling {
         (process, sampler): (&ProcessConfig, SamplerConfig),
         device: &Device,
     ) -> Result<Self> {
-        let (network, parameters) = frozen(net, &shape, device)?;
+        let sde = process.build()?;
+        let (network, parameters) = frozen(net, &process.state_shape(&shape)?, device)?;
         let field = ModelField::new(network, DType::F32, device);
         let addresses = (0..batch as u32).collect();
-        Ok(Self { sde: process.build()?, sampler, field, parameters, shape, addresses })
+        Ok(Self { sde, sampler, field, parameters, shape, addresses })
     }
 }
 

@@ -1,9 +1,9 @@
 //! What is measured, as configured: the density by the flow, adaptively or on a fixed grid, or a bound.
 
 use anyhow::Result;
-use sde_core::{Field, LinearSde, TimeGrid};
+use sde_core::{Field, LinearSde, TimeGrid, state_shape};
 use sde_data::Encoding;
-use sde_eval::{DiscreteBound, Elbo, Integrator, Likelihood, Nll, PointDensity, Prior};
+use sde_eval::{Augmented, Average, DiscreteBound, Elbo, Integrator, Likelihood, Nll, PointDensity, Prior};
 use sde_solvers::{Adaptive, Chart, Divergence, Table};
 use serde_json::{Value, json};
 
@@ -33,6 +33,8 @@ pub struct Method<'a> {
     setting: Setting<'a>,
     kind: Kind,
     ends: (f64, f64),
+    /// Of a process that has them: how many are drawn, and what is averaged.
+    velocities: Option<(usize, Average)>,
     adaptive: Option<Adaptive>,
     table: Option<Table>,
     chain: Option<TimeGrid>,
@@ -42,7 +44,7 @@ impl<'a> Method<'a> {
     /// The configured measurement; explicit `times` stand for its grid, or give its ends.
     pub fn new(setting: Setting<'a>, times: Option<&TimeGrid>) -> Result<Self> {
         let Setting { sde, process, config, sampler, start, .. } = setting;
-        let kind = config.kind()?;
+        let (kind, velocities) = (config.kind()?, config.velocities(sde)?);
         let ends = times.map_or((start, sde.span().end), |grid| (grid.stop(), grid.start()));
         let (mut adaptive, mut table, mut chain) = (None, None, None);
         match kind {
@@ -61,7 +63,7 @@ impl<'a> Method<'a> {
                 });
             }
         }
-        Ok(Self { setting, kind, ends, adaptive, table, chain })
+        Ok(Self { setting, kind, ends, velocities, adaptive, table, chain })
     }
 
     /// What is measured.
@@ -69,8 +71,18 @@ impl<'a> Method<'a> {
         self.kind
     }
 
+    /// Draws of velocities for each example, of a process that has them; the number is a bound then.
+    pub fn velocities(&self) -> Option<usize> {
+        self.velocities.map(|(draws, _)| draws)
+    }
+
+    /// Whether the number is the density's own.
+    fn is_density(&self) -> bool {
+        self.kind == Kind::Flow && self.velocities.is_none()
+    }
+
     /// The density of the flow.
-    pub fn flow(&self) -> Result<Likelihood<'_>> {
+    fn flow(&self) -> Result<Likelihood<'_>> {
         let Setting { sde, field, prior, config, sampler, .. } = self.setting;
         let chart = sampler.chart()?.unwrap_or_else(|| Chart::natural(sde));
         let solver = match &self.table {
@@ -84,6 +96,15 @@ impl<'a> Method<'a> {
 
     /// What tells the densities of data with an encoding.
     pub fn density(&self, encoding: Encoding) -> Result<Box<dyn PointDensity + '_>> {
+        let states = self.of_states(encoding)?;
+        Ok(match self.velocities {
+            Some((draws, average)) => Box::new(Augmented::new(self.setting.sde, states, draws, average)?),
+            None => states,
+        })
+    }
+
+    /// What tells the densities of states, which are data but for velocities.
+    fn of_states(&self, encoding: Encoding) -> Result<Box<dyn PointDensity + '_>> {
         let Setting { sde, field, prior, config, .. } = self.setting;
         let (start, end) = self.ends;
         Ok(match (self.kind, &self.chain) {
@@ -142,11 +163,19 @@ impl<'a> Method<'a> {
             "t_stop": self.ends.1,
         });
         // A bound is told under names of its own, so that nobody takes it for the likelihood.
-        let of = if self.kind == Kind::Flow { "" } else { "bound_" };
+        let of = if self.is_density() { "" } else { "bound_" };
         record[format!("{of}nats")] = json!(found.nats.value);
         record[format!("{of}nats_stderr")] = json!(found.nats.standard_error);
         if let Some(bits) = &found.bits_per_dim {
             record[format!("{of}bits_per_dim")] = json!(bits.value);
+        }
+        if let Some((draws, average)) = self.velocities {
+            record["bound"] = json!("velocities");
+            record["velocities"] = json!(draws);
+            record["velocity_average"] = json!(match average {
+                Average::Logs => "logs",
+                Average::Densities => "densities",
+            });
         }
         if self.kind != Kind::Flow {
             record["bound"] = json!(config.bound);
@@ -160,7 +189,8 @@ impl<'a> Method<'a> {
         if self.kind == Kind::Flow {
             record["divergence"] = json!(config.divergence);
             record["probes"] = json!(config.probes);
-            record["products_per_call"] = json!(config.divergence()?.products(found.dim));
+            record["products_per_call"] =
+                json!(config.divergence()?.products(state_shape(self.setting.sde, &[found.dim])?[0]));
             record["integrator"] = json!(config.integrator());
         }
         if let Some(table) = &self.table {

@@ -22,7 +22,8 @@ use crate::sampling::{Calibration, Recipe};
 pub fn run(args: &Sample, file: &Path, output: Output) -> Result<()> {
     let settings =
         OracleSettings::resolve(&args.density, &args.opening.sets, |source| configure(args, source))?;
-    let (data, sde) = (oracle::read(file)?, settings.process.build()?);
+    let sde = settings.process.build()?;
+    let data = oracle::read(file)?.lift(sde.as_ref())?;
     let times = explicit_times(args.density.times.as_deref())?;
     let recipe = Recipe::new(sde.as_ref(), &settings.sampler, times.as_ref());
     let calibration = recipe.config.entry()?.wants_moments().then(|| Calibration {

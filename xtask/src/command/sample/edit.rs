@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
-use sde_core::Field;
 use sde_core::noise::{BatchNoise, Noise};
+use sde_core::{Field, lift};
 use sde_solvers::edit::slerp;
 use sde_solvers::guidance::CleanGuided;
 use sde_solvers::inverse::{Grey, Mask, Measurement, Pool, Reconstruction, Spread};
@@ -52,6 +52,10 @@ pub fn known(run: &Run, options: &Edit) -> Result<Option<Known>> {
             }
             (None, None, None) => return Ok(None),
         };
+    if run.sde.auxiliary().is_some() {
+        let text = "--inpaint, --colourise and --enlarge: not on a process with velocities, of which nothing is known; take a run of another process";
+        return Err(Failure::Usage(text.into()).into());
+    }
     let replacements = match (options.by.as_deref(), options.resample) {
         (None | Some("replacement"), times) => times.unwrap_or(1),
         (Some("gradient"), None) => 0,
@@ -145,7 +149,7 @@ pub fn start(run: &Run, args: &Sample, recipe: &Recipe<'_>, addresses: &[u32]) -
         }
         None => {
             let noise = BatchNoise::new(Noise::new(args.seed), 0, addresses.iter().copied());
-            prior_sample(run.sde.as_ref(), &noise, &run.shape, DType::F64, &Device::Cpu)?
+            prior_sample(run.sde.as_ref(), &noise, &run.state_shape()?, DType::F64, &Device::Cpu)?
         }
     };
     let path = match options.interpolate {
@@ -156,7 +160,7 @@ pub fn start(run: &Run, args: &Sample, recipe: &Recipe<'_>, addresses: &[u32]) -
     Ok(From { start: Start::States(path), samples, images, latents: Some(latents) })
 }
 
-/// Data carried up by the probability flow.
+/// Data carried up by the probability flow; velocities, where there are any, from rest.
 fn encode(run: &Run, recipe: &Recipe<'_>, field: &dyn Field, images: &Tensor) -> Result<Tensor> {
     let (sde, sampler) = (run.sde.as_ref(), &run.preset.sampler);
     let chart = sampler.chart()?.unwrap_or_else(|| Chart::natural(sde));
@@ -164,7 +168,7 @@ fn encode(run: &Run, recipe: &Recipe<'_>, field: &dyn Field, images: &Tensor) ->
     let grid = recipe.grid()?;
     // A grid may end at the data, where the network was not trained.
     let (bottom, top) = (grid.stop().max(sde.span().sampling), grid.start());
-    let solution = flow.solve(&sampler.adaptive(), images, bottom, top)?;
+    let solution = flow.solve(&sampler.adaptive(), &lift(sde, images)?, bottom, top)?;
     if let Some((sample, report)) = solution.unfinished().next() {
         let text = format!("image {sample} was carried up to t = {} only: {:?}", report.t, report.outcome);
         return Err(Failure::NonFinite(text).into());

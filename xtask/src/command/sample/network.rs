@@ -29,7 +29,7 @@ use crate::stash::{Entries, Stash};
 pub fn run(args: &Sample, output: Output) -> Result<()> {
     let run = Run::of_command(args.run.as_deref(), &args.opening, |s| configure(args, s), output)?;
     let times = explicit_times(args.density.times.as_deref())?;
-    let given = args.init.as_deref().map(|path| states(path, &run.shape)).transpose()?;
+    let given = args.init.as_deref().map(|path| states(path, &run.state_shape()?)).transpose()?;
     let mut wanted = addresses(args, given.as_ref())?;
     let known = edit::known(&run, &args.edit)?;
     let plain = Recipe::new(run.sde.as_ref(), &run.preset.sampler, times.as_ref());
