@@ -263,7 +263,7 @@ fn instead(sampler: &str) -> &'static str {
         "ddim" => "take stochastic-ddim, which has lambda in place of eta, or eta 0",
         "ddpm" => "take ddpm or ddpm-large",
         "unipc" => "take tab1-pc or tab2-pc, which correct as well, or data-ab2",
-        "analytic-dpm" | "analytic-diagonal" | "learned-variance" | "calibration" => {
+        "analytic-dpm" | "analytic-diagonal" | "learned variance" | "calibration" => {
             "take stochastic-ddim or ddpm, whose variance needs no estimate"
         }
         _ if kind.starts_with("sde-dpm") => "take stochastic-ddim, or adaptive-sde",

@@ -5,16 +5,18 @@ mod support;
 use std::sync::Arc;
 
 use nalgebra::{DMatrix, DVector};
+use sde_core::noise::{BatchNoise, Noise};
 use sde_core::oracle::Mixture;
 use sde_core::process::{Blurring, Cld, Clocked, Commuting, Heat, Langevin, LinearPair, Vp};
-use sde_core::{Basis, LinearSde, Op, Prediction, TimeGrid};
+use sde_core::{Basis, LinearSde, Op, OracleField, Prediction, TimeGrid};
 use sde_solvers::{
     Axis, CholeskyAb, Churn, Ddim, Ddpm, Dpm2, Ei, Euler, EulerMaruyama, Form, LogAb, Multistep, Pndm, RhoAb,
-    RungeKutta, Start, StochasticDdim, Tab, TabPc, Table, Tableau, Variance,
+    RungeKutta, Start, StochasticDdim, Tab, TabPc, Table, Tableau, Variance, upward,
 };
 use support::moments::{dense, error, exact, propagate};
 use support::orders::{Case, LEAD, assert_orders, boxed};
 use support::rotating::Rotating;
+use support::{largest_gap, tensor};
 
 /// A process for states of two entries, and the interval it is looked at on.
 type Example = (&'static str, Box<dyn LinearSde>, (f64, f64));
@@ -277,4 +279,39 @@ fn a_noise_that_is_a_polynomial_in_t_is_carried_exactly() {
             assert!((&u - &exact).amax() < 1e-11, "{name} {degree}: {u} {exact}");
         }
     }
+}
+
+#[test]
+fn tables_from_data_to_noise_undo_those_from_noise_to_data() {
+    let rk4 = RungeKutta { tableau: Tableau::RK4, axis: Axis::Rho, last_euler: false };
+    let rules: [(&dyn Multistep, f64); 4] = [
+        (&Tab { degree: 1 }, 2.0),
+        (&TabPc { degree: 0 }, 2.0),
+        (&CholeskyAb { degree: 1 }, 2.0),
+        (&rk4, 4.0),
+    ];
+    let data = Mixture::diagonal(vec![0.6, -0.3], vec![0.25, 0.4]).expect("a Gaussian");
+    let (x, none) = (tensor(&[vec![0.9, -0.4]]), BatchNoise::new(Noise::new(0), 0, 0..1));
+    for (name, sde, (from, to)) in examples() {
+        let sde = sde.as_ref();
+        let field = OracleField::noise(&data, sde);
+        for (rule, order) in rules {
+            let gap = |steps: usize| {
+                let grid = TimeGrid::uniform(from, to, steps).expect("a grid");
+                let up = upward(rule, sde, &grid).and_then(|table| table.sample(sde, &field, &x, &none));
+                let down = rule.table(sde, &grid);
+                let back = down.and_then(|table| table.sample(sde, &field, &up?.x, &none)).expect("a run");
+                largest_gap(&back.x, &x)
+            };
+            let (coarse, fine) = (gap(40), gap(80));
+            let found = (coarse / fine).log2();
+            assert!(found > order - 0.4 && fine < 0.05, "{name} {}: {found:.2}, {fine:e}", rule.name());
+        }
+    }
+    assert!(upward(&StochasticDdim { lambda: 0.5 }, &Cld::published().expect("a process"), &unit()).is_err());
+    assert!(upward(&StochasticDdim { lambda: 0.0 }, &Cld::published().expect("a process"), &unit()).is_ok());
+}
+
+fn unit() -> TimeGrid {
+    TimeGrid::uniform(1.0, 0.1, 3).expect("a grid")
 }

@@ -9,10 +9,10 @@ mod support;
 use sde_core::{LinearSde, TimeGrid};
 use sde_solvers::catalog::{self, Accepts, ChurnSettings, Make, Settings};
 use sde_solvers::{
-    Adaptive, Axis, Churn, Clipping, Ddim, Dpm2, DpmSolver, Ei, Euler, Form, Langevin, LogAb, Multistep,
-    Norms, Pndm, RhoAb, RungeKutta, SdeDpmSolver, Slope, Start, Tab, TabPc, Tableau, UniPc,
+    Axis, Churn, Ddim, Dpm2, DpmSolver, Ei, Euler, Form, LogAb, Multistep, Pndm, RhoAb, RungeKutta,
+    SdeDpmSolver, Slope, Start, Tab, TabPc, Tableau, UniPc,
 };
-use support::orders::{Case, LEAD, assert_orders, boxed, cases};
+use support::orders::{Case, LEAD, assert_orders, boxed, cases, settings};
 use support::{process, rotating::Rotating};
 
 fn adams_bashforth() -> Vec<(Box<dyn Multistep>, f64)> {
@@ -105,23 +105,6 @@ fn without_a_history_the_start_caps_the_order() {
     }
     rules.push(boxed(Pndm { start: Start::Lower, order: 4 }, 2.0));
     assert_orders(&cases(), &rules, 0, 1280);
-}
-
-/// Settings without noise where it can be turned off, but for churn.
-fn settings() -> Settings {
-    Settings {
-        eta: 0.0,
-        lambda: 0.0,
-        lower_final: false,
-        churn: ChurnSettings::CIFAR10_VP,
-        between: 0.5,
-        corrector: Langevin { snr: 0.16, steps: 1, norms: Norms::Sample },
-        annealed: (2e-5, 3),
-        clipping: Clipping::NONE,
-        sde_tolerances: [1e-2, 1e-2],
-        adaptive: Adaptive::new(1e-9, 1e-9),
-        chart: None,
-    }
 }
 
 #[test]

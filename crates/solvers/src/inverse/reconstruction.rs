@@ -66,7 +66,7 @@ impl<'a, A: Measurement> Reconstruction<'a, A> {
             _ => Err(Error::Mismatch {
                 what: "likelihood of a measurement",
                 expected: "a process that treats all coordinates alike".into(),
-                found: format!("{} groups", self.sde.groups()),
+                found: self.sde.signal(t).describe(),
             }),
         };
         t.iter().map(at).collect()

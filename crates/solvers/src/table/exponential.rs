@@ -158,10 +158,10 @@ pub(super) fn ends_in_clock(
     let clocks = [sde.clock(from), sde.clock(to)];
     if !clocks.iter().all(|c| c.is_finite()) {
         return Err(Error::Coefficient {
-            sampler: "the exponential integrator",
+            sampler: "an integral in the clock",
             from,
             to,
-            hint: "the noise vanishes at the end of the step; end the grid above it, or take degree 0",
+            hint: "the clock (log ρ) is not finite there; end the grid above it, or take ddim, or ddpm for noise, which need no integral",
         });
     }
     let mut ends = vec![clocks[0]];

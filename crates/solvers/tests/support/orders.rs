@@ -8,7 +8,8 @@ use nalgebra::DMatrix;
 use sde_core::Field;
 use sde_core::oracle::Mixture;
 use sde_core::{Converted, LinearSde, OracleField, TimeGrid};
-use sde_solvers::{Adaptive, Chart, Error, Multistep, ProbabilityFlow};
+use sde_solvers::catalog::{ChurnSettings, Settings};
+use sde_solvers::{Adaptive, Chart, Clipping, Error, Langevin, Multistep, Norms, ProbabilityFlow};
 
 use super::rotating::Rotating;
 use super::{largest_gap, process, resume, tensor};
@@ -125,4 +126,21 @@ pub fn assert_orders(cases: &[Case], rules: &[(Box<dyn Multistep>, f64)], lead: 
 
 pub fn boxed(rule: impl Multistep + 'static, order: f64) -> (Box<dyn Multistep>, f64) {
     (Box::new(rule), order)
+}
+
+/// Settings without noise where it can be turned off, but for churn.
+pub fn settings() -> Settings {
+    Settings {
+        eta: 0.0,
+        lambda: 0.0,
+        lower_final: false,
+        churn: ChurnSettings::CIFAR10_VP,
+        between: 0.5,
+        corrector: Langevin { snr: 0.16, steps: 1, norms: Norms::Sample },
+        annealed: (2e-5, 3),
+        clipping: Clipping::NONE,
+        sde_tolerances: [1e-2, 1e-2],
+        adaptive: Adaptive::new(1e-9, 1e-9),
+        chart: None,
+    }
 }
