@@ -44,11 +44,10 @@ impl<'a> OracleField<'a> {
             times.iter().map(|&t| self.data.marginal(self.sde, t)).collect::<Result<Vec<Marginal<'a>>>>()?;
         let values = host_rows(x)?;
         let dim = values.len() / batch.max(1);
-        let value = |row: usize| {
-            f(&marginals[if shared { 0 } else { row }], row, &values[row * dim..(row + 1) * dim])
-        };
-        // One row is not worth waking a thread.
-        if batch == 1 { (0..1).map(value).collect() } else { (0..batch).into_par_iter().map(value).collect() }
+        (0..batch)
+            .into_par_iter()
+            .map(|row| f(&marginals[if shared { 0 } else { row }], row, &values[row * dim..(row + 1) * dim]))
+            .collect()
     }
 
     /// log p_t at each row of `x`.

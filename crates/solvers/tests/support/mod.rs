@@ -13,7 +13,7 @@ use candle_core::{Device, Tensor};
 use nalgebra::DMatrix;
 use sde_core::oracle::Mixture;
 use sde_core::process::{Cosine, Edm, LinearPath, SubVp, Ve, Vp};
-use sde_core::{Converted, Field, LinearSde, Op};
+use sde_core::{Converted, Field, LinearSde, Op, combine};
 use sde_solvers::Table;
 
 /// A reference file.
@@ -86,7 +86,8 @@ pub fn resume(
     table.updates[row..].iter().fold(x.clone(), |x, update| {
         history.push_front(field.eval(&x, &[update.from]).expect("a prediction"));
         assert!(history.len() >= update.terms.len() && update.inject.is_none(), "not to be entered here");
-        let terms = update.terms.iter().zip(&history).map(|(op, p)| op.apply(p).expect("a term"));
-        terms.fold(update.carry.apply(&x).expect("a state"), |sum, term| (sum + term).expect("one shape"))
+        let terms: Vec<_> =
+            std::iter::once((&update.carry, &x)).chain(update.terms.iter().zip(&history)).collect();
+        combine(&terms).expect("a sum").sum
     })
 }
