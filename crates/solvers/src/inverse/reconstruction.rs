@@ -57,6 +57,9 @@ impl<'a, A: Measurement> Reconstruction<'a, A> {
 
     /// r² at each time.
     fn variances(&self, t: &[f64]) -> Result<Vec<f64>> {
+        if self.spread == Spread::None {
+            return Ok(vec![0.0; t.len()]);
+        }
         let at = |&t: &f64| match (self.sde.signal(t).as_scalar(), self.sde.covariance(t).as_scalar()) {
             (Some(alpha), Some(square)) => Ok(match self.spread {
                 Spread::OfData { variance } => variance * square / (alpha * alpha * variance + square),
@@ -66,7 +69,7 @@ impl<'a, A: Measurement> Reconstruction<'a, A> {
             _ => Err(Error::Mismatch {
                 what: "likelihood of a measurement",
                 expected: "a process that treats all coordinates alike".into(),
-                found: self.sde.signal(t).describe(),
+                found: "one that does not, for which there is Spread::None".into(),
             }),
         };
         t.iter().map(at).collect()
