@@ -414,6 +414,16 @@ class Bench:
             return self.conv(op, batch, which)
         if kind == "update":
             return self.update(op)
+        if kind == "rotation":
+            n = op["size"]
+            rows, columns = torch.triu_indices(n, n, 1, device=self.device)
+            zero = torch.zeros(n, n, dtype=torch.float64, device=self.device)
+
+            def rotation(upper):
+                u = zero.index_put((rows, columns), upper)
+                return torch.linalg.matrix_exp(u - u.T)
+
+            return self.with_passes([self.randn(n * (n - 1) // 2).double() / n**0.5], rotation, which)
         if kind == "group_norm":
             channels = op["channels"]
             f = lambda x, w, b: F.group_norm(x, op["groups"], w, b, 1e-6)

@@ -149,6 +149,16 @@ pub struct OrthogonalMap {
 }
 
 impl OrthogonalMap {
+    /// The parameters.
+    pub fn parameters(&self) -> Vec<&Tensor> {
+        match &self.parts {
+            Parts::Exponential(upper) | Parts::Cayley(upper) | Parts::Blocks(upper, _) => vec![upper],
+            Parts::Householder(vectors, differences) => vec![vectors, differences],
+            Parts::Kronecker(axes) => axes.iter().filter_map(|(upper, _)| upper.as_ref()).collect(),
+            Parts::Fixed(_) => Vec::new(),
+        }
+    }
+
     /// P at the present values, on the tape where the parameters are variables; made in f64, to be applied in `dtype`.
     pub fn frame(&self, dtype: DType) -> Result<Frame> {
         let dim = self.shape.iter().product();

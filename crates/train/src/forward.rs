@@ -23,6 +23,8 @@ pub use state_frame::StateFrame;
 
 use flow::Form;
 
+use std::sync::Mutex;
+
 use candle_core::{DType, Device, Tensor};
 use sde_core::process::Vp;
 use sde_core::{LinearSde, ScalarSde};
@@ -89,6 +91,8 @@ pub struct Forward {
     clock: Vp,
     dim: usize,
     parts: Parts,
+    /// The last flow that was asked for without a tape, and the values that it was made of.
+    kept: Mutex<Option<(Vec<f64>, Flow)>>,
 }
 
 impl ForwardConfig {
@@ -142,7 +146,7 @@ impl Forward {
             },
             Family::Rotation { std } => Parts::Rotation { upper: normal("upper", dim * (dim - 1) / 2, std)? },
         };
-        Ok(Self { clock, dim, parts })
+        Ok(Self { clock, dim, parts, kept: Mutex::new(None) })
     }
 
     /// The process of the clock, λ = 1 and ω = 0.
@@ -165,6 +169,32 @@ impl Forward {
             Parts::Drift { map, rates } => Flow::drift(map.frame(dtype)?, exact(rates)?, self.dim),
             Parts::Rotation { upper } => Flow::rotation(exact(upper)?, self.dim),
         })
+    }
+
+    /// The same without a tape, made again only where a parameter has changed: what a process costs that is trained no more.
+    pub fn fixed_flow(&self, dtype: DType) -> Result<Flow> {
+        let mut values = vec![dtype.size_in_bytes() as f64];
+        for parameter in self.parameters() {
+            let host = parameter.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+            values.extend(host.flatten_all()?.to_vec1::<f64>()?);
+        }
+        let kept = || self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some((of, flow)) = kept().as_ref()
+            && *of == values
+        {
+            return Ok(flow.clone());
+        }
+        let flow = self.flow(dtype)?.detach();
+        *kept() = Some((values, flow.clone()));
+        Ok(flow)
+    }
+
+    fn parameters(&self) -> Vec<&Tensor> {
+        match &self.parts {
+            Parts::Noise { map, log_rates, .. } => map.parameters().into_iter().chain([log_rates]).collect(),
+            Parts::Drift { map, rates } => map.parameters().into_iter().chain([rates]).collect(),
+            Parts::Rotation { upper } => vec![upper],
+        }
     }
 
     /// λ of noise from ℓ.

@@ -316,7 +316,8 @@ fn penalties_are_those_of_gaussian_data_in_closed_form() -> Result<()> {
             (PathPenalty { kinetic: 1.0, jacobian: 0.0 }, kinetic),
             (PathPenalty { kinetic: 0.0, jacobian: 1.0 }, jacobian),
         ] {
-            let total = penalty.of(&flow, &model, &batch, &at, times)?.mean_all()?;
+            let noise = BatchNoise::new(Noise::new(1), 0, 0..12);
+            let total = penalty.of(&flow, &model, &batch, &at, times, &noise)?.mean_all()?;
             let found = total.to_scalar::<f64>()?;
             assert!((found - expected).abs() < 1e-10, "{penalty:?}: {found} {expected}");
             let gradients = total.backward()?;

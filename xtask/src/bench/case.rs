@@ -156,6 +156,10 @@ pub enum Operator {
         inputs: usize,
         outputs: usize,
     },
+    /// A rotation `exp(U − Uᵀ)` of `size` rows in f64, of entries that turn by about two radians at most.
+    Rotation {
+        size: usize,
+    },
     /// The update of all parameters by Adam, or of their average; `sizes` are those of the tensors.
     Update {
         what: Update,
@@ -192,6 +196,7 @@ impl Operator {
             Self::Add { channels, size } => format!("add {channels} at {size}²"),
             Self::Concat { left, right, size } => format!("concat {left}+{right} at {size}²"),
             Self::Linear { inputs, outputs } => format!("linear {inputs}→{outputs}"),
+            Self::Rotation { size } => format!("rotation exp(H) {size}"),
             Self::Update { what: Update::Adam, sizes } => {
                 format!("Adam, {:.1} M", sizes.iter().sum::<usize>() as f64 / 1e6)
             }

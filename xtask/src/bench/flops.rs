@@ -44,6 +44,11 @@ impl Operator {
             Self::Dropout { channels, size } => moved(values(channels, size), [2.0, 2.0]),
             Self::Add { channels, size } => moved(values(channels, size), [3.0, 3.0]),
             Self::Concat { left, right, size } => moved(values(left + right, size), [2.0, 2.0]),
+            Self::Rotation { size } => {
+                // Six products of Taylor's polynomial and, for a norm of two, two squarings; thrice that of a jet, backward.
+                let products = if backward { 24.0 } else { 8.0 };
+                Work::Flops(products * 2.0 * (size as f64).powi(3))
+            }
             Self::Update { what, ref sizes } => {
                 let n = sizes.iter().sum::<usize>() as f64;
                 // Adam reads parameter, gradient and two moments and writes three of them; an average reads two and writes one.

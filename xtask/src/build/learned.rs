@@ -12,6 +12,8 @@ use crate::run::Network;
 
 /// Where the parameters of a learned process are in a checkpoint.
 const PATH: &str = "forward";
+/// How their names begin.
+pub const PREFIX: &str = "forward.";
 
 /// The learned process of a configuration, with its parameters from `b`; none where nothing of it is learned.
 pub fn forward(

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use sde_core::LinearSde;
-use sde_train::Forward;
 use sde_train::loss::{Dsm, Flexible, Loss, PathPenalty, Reduction, TimeLaw, VarianceLoss, Weighting};
+use sde_train::{Forward, TrainConfig};
 use serde::{Deserialize, Serialize};
 
-use super::VarianceConfig;
+use super::{VarianceConfig, learned};
 use crate::exit::Failure;
 
 /// Denoising score matching: weighting, law of the time, reduction.
@@ -47,11 +47,19 @@ impl LossConfig {
     }
 
     /// The loss of a network and its process together.
-    pub fn learned(&self, variance: Option<&VarianceConfig>, forward: Arc<Forward>) -> Result<Box<dyn Loss>> {
+    pub fn learned(
+        &self,
+        variance: Option<&VarianceConfig>,
+        forward: Arc<Forward>,
+        train: &TrainConfig,
+    ) -> Result<Box<dyn Loss>> {
         if variance.is_some() {
             let text = "variance: a second output needs a process that treats all coordinates alike, not a learned one";
             return Err(Failure::Config(text.into()).into());
         }
-        Ok(Box::new(Flexible::new(forward, self.time, self.weighting, self.reduction, self.path)?))
+        let loss = Flexible::new(forward, self.time, self.weighting, self.reduction, self.path)?;
+        // One group of all parameters of the process freezes it.
+        let group = train.groups.iter().find(|group| learned::PREFIX.starts_with(&group.prefix));
+        Ok(Box::new(loss.frozen_after(group.and_then(|group| group.freeze_after))))
     }
 }

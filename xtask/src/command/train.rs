@@ -167,7 +167,7 @@ impl Parts {
         })?;
         preset.train.check_groups(&params)?;
         let loss = match forward {
-            Some(forward) => preset.loss.learned(preset.variance.as_ref(), forward)?,
+            Some(forward) => preset.loss.learned(preset.variance.as_ref(), forward, &preset.train)?,
             None => preset.loss.of(preset.variance.as_ref(), Arc::from(preset.process.build()?))?,
         };
         Ok(Self { data, held_out, loss, model, params })

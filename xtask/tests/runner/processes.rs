@@ -94,7 +94,7 @@ fn a_plane_is_learned_resumed_measured_and_drawn() {
     place.run("paths whole --axes 1,3 --n 3 --count 3");
     place.run("eval-nll whole --n 4 --set sampler.rtol=1e-3 --set sampler.atol=1e-3");
     place.call("eval-paths whole --axis 4").fails(64, &["--axis 4", "3 coordinates"]);
-    let line = "train plane3d --set loss.weighting.kind=simple --set loss.time.kind=uniform --set process.family.normalise=false";
+    let line = "train plane3d --set loss.weighting.kind=simple --set loss.time.kind=uniform";
     place.call(line).fails(78, &["weighting.kind", "normalise"]);
     place
         .call("train plane3d --set train.groups=[{prefix=\"back.\",rate=1.0}]")

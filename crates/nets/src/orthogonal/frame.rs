@@ -84,6 +84,22 @@ impl Frame {
         self.apply(y, Way::Entries)
     }
 
+    /// The same without a tape.
+    pub fn detach(&self) -> Self {
+        let plain = |factor: &Factor| Factor {
+            p: factor.p.detach(),
+            transposed: factor.transposed.detach(),
+            nothing: factor.nothing.clone(),
+        };
+        Self(match &self.0 {
+            Form::Factors(shape, factors) => {
+                Form::Factors(shape.clone(), factors.iter().map(|f| f.as_ref().map(plain)).collect())
+            }
+            Form::Blocks(p) => Form::Blocks(p.detach()),
+            Form::Reflections(v) => Form::Reflections(v.detach()),
+        })
+    }
+
     fn apply(&self, x: &Tensor, way: Way) -> Result<Tensor> {
         match &self.0 {
             Form::Factors(shape, factors) => {

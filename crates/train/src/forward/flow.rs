@@ -45,7 +45,7 @@ pub struct Diffused {
     eps: Tensor,
     /// a and σ, `[B, D]` or `[B, 1]`.
     signal: Tensor,
-    sigma: Tensor,
+    pub(crate) sigma: Tensor,
 }
 
 /// A host vector as a column in f64, beside a tensor.
@@ -65,6 +65,23 @@ impl Flow {
 
     pub(super) fn rotation(upper: Tensor, dim: usize) -> Self {
         Self { form: Form::Rotation(upper), dim }
+    }
+
+    /// The same without a tape.
+    pub fn detach(&self) -> Self {
+        let form = match &self.form {
+            Form::Noise(frame, rates) => Form::Noise(frame.detach(), rates.detach()),
+            Form::Drift(frame, rates) => Form::Drift(frame.detach(), rates.detach()),
+            Form::Rotation(upper) => Form::Rotation(upper.detach()),
+        };
+        Self { form, dim: self.dim }
+    }
+
+    /// Whether its parameters are variables.
+    pub(crate) fn is_taped(&self) -> bool {
+        match &self.form {
+            Form::Noise(_, like) | Form::Drift(_, like) | Form::Rotation(like) => like.track_op(),
+        }
     }
 
     /// What it is made of.
@@ -277,7 +294,7 @@ impl Flow {
     }
 
     /// `Q x` of each row.
-    fn diffused_by(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn diffused_by(&self, x: &Tensor) -> Result<Tensor> {
         match &self.form {
             Form::Noise(frame, rates) => {
                 let rates = rates.to_dtype(x.dtype())?.to_device(x.device())?;
@@ -288,7 +305,7 @@ impl Flow {
     }
 
     /// `ω x` of each row.
-    fn turned_by(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn turned_by(&self, x: &Tensor) -> Result<Tensor> {
         match &self.form {
             Form::Noise(..) => Ok(x.zeros_like()?),
             Form::Drift(frame, rates) => {

@@ -45,6 +45,7 @@ pub struct Flexible {
     objective: Objective,
     reduction: Reduction,
     penalty: Option<PathPenalty>,
+    frozen_after: Option<u64>,
 }
 
 /// The time of a sample, and what its squared errors count.
@@ -71,7 +72,7 @@ impl Flexible {
         penalty: Option<PathPenalty>,
     ) -> Result<Self> {
         time.check(forward.clock())?;
-        penalty.map_or(Ok(()), |penalty| penalty.check(forward.dim()))?;
+        penalty.map_or(Ok(()), |penalty| penalty.check())?;
         let objective = match (weighting, time) {
             (Weighting::Likelihood, TimeLaw::ImportanceSampled { from, to }) => {
                 if reduction == Reduction::HalfSum {
@@ -94,7 +95,12 @@ impl Flexible {
                 return Err(Error::config("weighting.kind", expected, format!("{other:?}")));
             }
         };
-        Ok(Self { forward, objective, reduction, penalty })
+        Ok(Self { forward, objective, reduction, penalty, frozen_after: None })
+    }
+
+    /// The same loss, for which the process costs nothing from an update on: it is trained no more then, and has no gradient.
+    pub fn frozen_after(self, updates: Option<u64>) -> Self {
+        Self { frozen_after: updates, ..self }
     }
 
     /// The loss of each sample; [`Loss::loss`] is its mean.
@@ -106,7 +112,10 @@ impl Flexible {
     /// When batch and noise differ in size, the model's prediction is none that a learned process has, or the model fails.
     pub fn per_sample(&self, model: &dyn Model, batch: &Batch, noise: &BatchNoise) -> Result<Tensor> {
         let places = self.places(noise);
-        let flow = self.forward.flow(batch.x.dtype())?;
+        // Held-out data come at a step beyond all updates, and want no gradient either.
+        let frozen = self.frozen_after.is_some_and(|after| u64::from(noise.step) >= after);
+        let dtype = batch.x.dtype();
+        let flow = if frozen { self.forward.fixed_flow(dtype)? } else { self.forward.flow(dtype)? };
         let costs = self.costs(&flow, model, batch, noise, &places)?;
         let Objective::Bound { from, to } = self.objective else { return Ok(costs) };
         let [start, end] = [from, to].map(|t| self.forward.integral(t));
@@ -161,11 +170,12 @@ impl Flexible {
         let squares = flow.error(model.prediction(), &output, &at)?.sqr()?;
         let squares = squares.broadcast_mul(&self.coefficients(flow, &b, places)?.to_dtype(data.dtype())?)?;
         let costs = self.reduction.apply(&squares)?;
-        match &self.penalty {
+        match self.penalty.filter(|_| flow.is_taped()) {
             None => Ok(costs),
             Some(penalty) => {
                 let rates: Vec<f64> = t.iter().map(|&t| self.forward.rate(t)).collect();
-                let penalty = penalty.of(flow, model, batch, &at, Times { t: &t, b: &b, rate: &rates })?;
+                let times = Times { t: &t, b: &b, rate: &rates };
+                let penalty = penalty.of(flow, model, batch, &at, times, noise)?;
                 Ok((costs + self.penalty_weight(&t, &penalty)?)?)
             }
         }

@@ -89,6 +89,14 @@ fn parts(op: &Operator, batch: usize, device: &Device) -> Result<(Vec<Tensor>, A
                 vec![normal(0, batch, &[inputs], device)?, weight, normal(2, outputs, &[], device)?];
             (tensors, Box::new(|t| Ok(ops::linear(&t[0], &t[1], &t[2])?)))
         }
+        Operator::Rotation { size } => {
+            let m = size * size.saturating_sub(1) / 2;
+            let upper = (normal(0, 1, &[m], device)?.flatten_all()? / (size as f64).sqrt())?;
+            (
+                vec![upper.to_dtype(DType::F64)?],
+                Box::new(move |t| Ok(ops::orthogonal_exponential(&t[0], size)?)),
+            )
+        }
         Operator::Update { .. } => bail!("an update has no inputs"),
     })
 }

@@ -62,6 +62,8 @@ fn cases(args: &Ops) -> Result<Vec<(Operator, Pass, usize)>> {
         Operator::Softmax { positions: 256 },
         Operator::Attention { channels: 2 * channels, heads: 1, size: 8 },
         Operator::Silu { channels, size: 32 },
+        // Of an image of MNIST, what a learned process makes once in an update.
+        Operator::Rotation { size: if args.measuring.quick { 64 } else { 784 } },
     ];
     cases.extend(alone.into_iter().flat_map(|op| [(op.clone(), Pass::Forward, 0), (op, Pass::Backward, 0)]));
     // The sizes of the network's tensors matter to neither side so much as their sum.
