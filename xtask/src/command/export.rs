@@ -39,6 +39,13 @@ pub fn run(args: &Export, output: Output) -> Result<()> {
         );
         return Err(Failure::Config(text).into());
     }
+    if let ProcessConfig::Learned(_) = preset.process {
+        let text = format!(
+            "{}: a network alone is exported, and this one is for a process that was learned with it, which no file of weights describes",
+            path.display()
+        );
+        return Err(Failure::Config(text).into());
+    }
     let latest = checkpoint::latest(&path.join("checkpoints"))?;
     for (skipped, why) in &latest.skipped {
         output.say(format!("passing over {}: {why}", skipped.display()));

@@ -4,6 +4,7 @@ use anyhow::Result;
 use sde_nets::count_parameters;
 use serde_json::{Value, json};
 
+use crate::build::learned;
 use crate::cli::Show;
 use crate::config::{Preset, Source, names};
 use crate::output::Output;
@@ -28,14 +29,22 @@ pub fn show(args: &Show, output: Output) -> Result<()> {
     preset.train.check()?;
     let (shape, _) = preset.data.facts(output)?;
     let state = preset.process.state_shape(&shape)?;
-    let parameters = count_parameters(|b| preset.net.build(b, &state))?;
+    let of_process = count_parameters(|b| learned::forward(&preset.process, b, &shape))?;
+    let parameters = count_parameters(|b| preset.net.build(b, &state))? + of_process;
     let mut record = serde_json::to_value(&preset)?;
     record["parameters"] = json!(parameters);
     record["sample_shape"] = json!(shape);
     record["state_shape"] = json!(state);
     let text = toml::to_string(&preset)?;
+    let learned = match of_process {
+        0 => String::new(),
+        n => format!(", {} of them of the process", grouped(n)),
+    };
     output.result(
-        format!("{text}\n# {} trainable parameters on states of shape {state:?}", grouped(parameters)),
+        format!(
+            "{text}\n# {} trainable parameters on states of shape {state:?}{learned}",
+            grouped(parameters)
+        ),
         &record,
     )
 }

@@ -93,6 +93,7 @@ fn a_plane_is_learned_resumed_measured_and_drawn() {
     assert_eq!(both["presets"][0]["verticality"]["value"], record["paths"]["verticality"]["value"]);
     place.run("paths whole --axes 1,3 --n 3 --count 3");
     place.run("eval-nll whole --n 4 --set sampler.rtol=1e-3 --set sampler.atol=1e-3");
+    place.call("export whole --out file.safetensors").fails(78, &["learned", "process"]);
     place.call("eval-paths whole --axis 4").fails(64, &["--axis 4", "3 coordinates"]);
     let line = "train plane3d --set loss.weighting.kind=simple --set loss.time.kind=uniform";
     place.call(line).fails(78, &["weighting.kind", "normalise"]);

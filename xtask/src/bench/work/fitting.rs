@@ -10,19 +10,18 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Result, anyhow};
 use candle_core::{DType, Device};
-use sde_core::LinearSde;
 use sde_core::noise::Noise;
 use sde_data::{Dataset, Split};
 use sde_nets::Params;
 use sde_train::checkpoint::Origin;
-use sde_train::loss::Dsm;
+use sde_train::loss::Loss;
 use sde_train::{Hooks, RunDir, State, Task, TrainConfig, fit};
 use tempfile::TempDir;
 
 use super::Work;
 use crate::bench::clock::{Clock, Elapsed};
 use crate::bench::stand_in;
-use crate::build::Use;
+use crate::build::{Use, learned};
 use crate::config::Preset;
 use crate::output::Output;
 use crate::run::{Network, build_network};
@@ -33,7 +32,7 @@ pub struct Fitting {
     classes: Option<usize>,
     origin: Origin,
     data: Arc<dyn Dataset>,
-    loss: Dsm,
+    loss: Box<dyn Loss>,
     model: Network,
     state: State,
     run: RunDir,
@@ -48,10 +47,13 @@ impl Fitting {
         } else {
             preset.data.load(Split::Train, Use::Training, 0, Output { json: false })?.set
         };
-        let sde: Arc<dyn LinearSde> = Arc::from(preset.process.build()?);
-        let (model, params) = Params::initialise(Noise::new(0), DType::F32, device, |b| {
-            build_network(preset, b, data.shape(), None)
+        let ((model, forward), params) = Params::initialise(Noise::new(0), DType::F32, device, |b| {
+            Ok((build_network(preset, b, data.shape(), None)?, learned::forward(&preset.process, b, data.shape())?))
         })?;
+        let loss: Box<dyn Loss> = match forward {
+            Some(forward) => preset.loss.learned(None, forward, &preset.train)?,
+            None => Box::new(preset.loss.build(Arc::from(preset.process.build()?))?),
+        };
         let place = tempfile::tempdir()?;
         // Nothing but updates.
         let never = u64::MAX;
@@ -65,7 +67,7 @@ impl Fitting {
         Ok(Self {
             classes: preset.net.classes(),
             origin: Origin { seed: 0, config_sha256: String::new(), code: String::new() },
-            loss: preset.loss.build(sde)?,
+            loss,
             state: State::new(&config, &params)?,
             run: directory(place.path())?,
             _place: place,
@@ -97,7 +99,7 @@ impl Work for Fitting {
             origin: &self.origin,
             model: self.model.as_ref(),
             classes: self.classes,
-            loss: &self.loss,
+            loss: self.loss.as_ref(),
             data: self.data.clone(),
             held_out: None,
         };
