@@ -12,6 +12,6 @@ mod variance;
 pub use data::{DataConfig, Loaded, Use};
 pub use likelihood::{Kind, LikelihoodConfig};
 pub use loss::LossConfig;
-pub use process::ProcessConfig;
+pub use process::{ProcessConfig, unfinished};
 pub use sampler::SamplerConfig;
 pub use variance::VarianceConfig;

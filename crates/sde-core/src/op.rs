@@ -299,6 +299,15 @@ impl Op {
         self.unary(Unary::Exp, "exponential of an operator").unwrap_or(Self::Scalar(f64::NAN))
     }
 
+    /// `(I + KᵀK)^−½` and `K (I + KᵀK)^−½` of K = self, right where K is large in one direction and small in another.
+    ///
+    /// # Errors
+    /// When an entry is not finite.
+    pub(crate) fn cosine_and_sine(&self) -> Result<(Self, Self)> {
+        let of = |rule| self.unary(rule, "angles of an operator");
+        Ok((of(Unary::Cosine)?, of(Unary::Sine)?))
+    }
+
     /// The largest absolute entry, in the basis if there is one; infinite or NaN if an entry is.
     pub fn max_abs(&self) -> f64 {
         match self {

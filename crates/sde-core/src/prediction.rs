@@ -152,18 +152,14 @@ impl Turn {
                 data: map(alpha / square, -sigma / square),
             });
         }
-        // In K, which has no cancellation where the signal is weak: C² = (I + KᵀK)⁻¹, Rᵀ V⁻¹ = C² Kᵀ S⁻¹.
-        let inverse = s.inverse()?;
-        let k = inverse.mul(&r)?;
-        let square = Op::IDENTITY.add(&k.transpose().mul(&k)?)?.inverse()?;
-        let c = square.sqrt()?;
-        let skip = square.mul(&k.transpose())?.mul(&inverse)?;
-        let other = Op::IDENTITY.add(&k.mul(&k.transpose())?)?.inverse()?.mul(&inverse)?;
+        // C and K C by the singular values of K, which may be of any size; Sᵀ V⁻¹ and Rᵀ V⁻¹ by V = S Sᵀ + R Rᵀ, which has no cancellation.
+        let (c, kc) = s.inverse()?.mul(&r)?.cosine_and_sine()?;
+        let whole = s.mul(&s.transpose())?.add(&r.mul(&r.transpose())?)?.inverse()?;
         Ok(Self {
-            of_data: c.mul(&k.transpose())?.scale(-1.0),
+            of_data: kc.transpose().scale(-1.0),
             of_noise: c.clone(),
-            noise: Conversion::new(skip, c.clone()),
-            data: Conversion::new(other, k.mul(&c)?.scale(-1.0)),
+            noise: Conversion::new(r.transpose().mul(&whole)?, c),
+            data: Conversion::new(s.transpose().mul(&whole)?, kc.scale(-1.0)),
         })
     }
 }

@@ -8,7 +8,7 @@ use sde_core::process::{
     Clocked, Commuting, Homogeneous, Langevin, LinearPair, Vp, prior_divergence, signal_left,
 };
 use sde_core::quadrature::GaussLegendre;
-use sde_core::{Basis, LinearSde, Op, Result, check_process};
+use sde_core::{Basis, LinearSde, Op, Prediction, Result, check_process};
 
 const B: f64 = 0.8;
 
@@ -473,6 +473,26 @@ fn the_bound_is_an_equality_for_the_exact_score_whatever_the_law() -> Result<()>
         let found = [exact_prior - integral(1.0)?, standard - integral(1.0)?, exact_prior - integral(1.1)?];
         for (found, expected) in found.iter().zip(expected) {
             assert!((found - expected).abs() < 1e-10, "{found} for {expected}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_prediction_v_exists_where_one_direction_is_long_gone() -> Result<()> {
+    // Overdamped: of two coordinates that no basis parts, one decays by 1e-11 and the other by 2e-2.
+    let law = Langevin::new(Arc::new(Basis::axes(2)), &[(1.0, 3.0)], 2.0)?;
+    let sde = Clocked::new(law, Vp::STANDARD)?;
+    for t in [1e-3, 0.3, 0.8, 1.0] {
+        let (s, r) = (sde.signal(t).matrix(2)?, sde.factor(t).matrix(2)?);
+        let (x0, eps) = (DVector::from_row_slice(&[0.7, -0.2]), DVector::from_row_slice(&[-1.3, 0.4]));
+        let u = &s * &x0 + &r * &eps;
+        let (of_data, of_noise) = Prediction::V.of_data_and_noise(&sde, t)?;
+        let v = of_data.matrix(2)? * &x0 + of_noise.matrix(2)? * &eps;
+        for (to, expected) in [(Prediction::Noise, &eps), (Prediction::Data, &x0)] {
+            let map = Prediction::V.conversion(to, &sde, t)?;
+            let found = map.state.matrix(2)? * &u + map.value.matrix(2)? * &v;
+            assert!((found - expected).amax() < 1e-6, "{to:?} at {t}");
         }
     }
     Ok(())

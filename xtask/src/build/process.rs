@@ -1,7 +1,7 @@
 //! Processes by name: the published constants, and how a configuration becomes a process.
 
 use sde_core::process::{
-    Blurring, Cld, CldParameters, Cosine, Discrete, Edm, Heat, LinearPath, SubVp, Ve, Vp,
+    Blurring, Cld, CldParameters, Cosine, Discrete, Edm, Heat, LinearPath, SubVp, Ve, Vp, signal_left,
 };
 use sde_core::{LinearSde, state_shape};
 use sde_train::ForwardConfig;
@@ -200,4 +200,17 @@ impl ProcessConfig {
             }
         })
     }
+}
+
+/// What there is to say of a process that does not reach its prior, from which sampling starts.
+pub fn unfinished(sde: &dyn LinearSde) -> sde_core::Result<Option<String>> {
+    let left = signal_left(sde)?;
+    let text = || {
+        format!(
+            "the process keeps {:.0} % of unit data in some direction at its end, and sampling starts from its prior, without any; \
+             make the slowest rate or β larger",
+            100.0 * left
+        )
+    };
+    Ok((left > 0.1).then(text))
 }

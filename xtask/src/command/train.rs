@@ -13,6 +13,7 @@ use std::time::Instant;
 use anyhow::Result;
 use candle_core::{DType, Device};
 use indicatif::ProgressBar;
+use sde_core::LinearSde;
 use sde_core::noise::Noise;
 use sde_data::{Dataset, Split};
 use sde_nets::ops::{Products, allow_tf32};
@@ -25,7 +26,7 @@ use serde_json::{Value, json};
 
 use super::presets::grouped;
 use super::sample::picture;
-use crate::build::{Use, VarianceConfig, learned};
+use crate::build::{Use, VarianceConfig, learned, unfinished};
 use crate::cli::Train;
 use crate::config::{Preset, Source};
 use crate::device;
@@ -168,7 +169,13 @@ impl Parts {
         preset.train.check_groups(&params)?;
         let loss = match forward {
             Some(forward) => preset.loss.learned(preset.variance.as_ref(), forward, &preset.train)?,
-            None => preset.loss.of(preset.variance.as_ref(), Arc::from(preset.process.build()?))?,
+            None => {
+                let sde: Arc<dyn LinearSde> = Arc::from(preset.process.build()?);
+                if let Some(warning) = unfinished(sde.as_ref())? {
+                    output.say(warning);
+                }
+                preset.loss.of(preset.variance.as_ref(), sde)?
+            }
         };
         Ok(Self { data, held_out, loss, model, params })
     }

@@ -123,7 +123,7 @@ fn flexible_diffusions_are_sampled_and_measured_from_the_command_line() {
             _ => continue,
         };
         place.run(&format!(
-            "train {} --set process={{kind='{process}',{law},{rest}}} --set net.prediction=noise --out {process}",
+            "train {} --set process={{kind='{process}',{law},{rest}}} --out {process}",
             crate::support::POINTS
         ));
         place.run(&format!("sample {process} --n 3 --steps 3 --sampler tab1 --out {process}.npz"));

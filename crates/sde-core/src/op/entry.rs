@@ -19,6 +19,10 @@ pub(super) enum Unary {
     /// The symmetric root; eigenvalues that are negative by less than this count as zero.
     Root(f64),
     Exp,
+    /// `(I + KᵀK)^−½`: the cosines of the angles whose tangents are the singular values.
+    Cosine,
+    /// `K (I + KᵀK)^−½`: their sines.
+    Sine,
 }
 
 /// A number or a matrix.
@@ -46,6 +50,8 @@ impl Entry for f64 {
             Unary::Cholesky => (*self >= 0.0).then(|| self.sqrt()),
             Unary::Root(slack) => (*self >= -slack).then(|| self.max(0.0).sqrt()),
             Unary::Exp => Some(self.exp()),
+            Unary::Cosine => self.is_finite().then(|| self.hypot(1.0).recip()),
+            Unary::Sine => self.is_finite().then(|| self / self.hypot(1.0)),
         }
     }
     fn max_abs(&self) -> f64 {
@@ -80,6 +86,20 @@ macro_rules! matrix_entry {
                         Some(&eigen.eigenvectors * $from_diagonal(&roots) * eigen.eigenvectors.transpose())
                     }
                     Unary::Exp => Some(self.exp()),
+                    // By singular values: those of KᵀK are squares, of which the small ones drown in the rounding of the large.
+                    Unary::Cosine | Unary::Sine if self.iter().all(|v| v.is_finite()) => {
+                        let svd = self.clone().svd(true, true);
+                        let (tangents, v_t) = (svd.singular_values, svd.v_t?);
+                        Some(match rule {
+                            Unary::Sine => svd.u? * $from_diagonal(&tangents.map(|k| k / k.hypot(1.0))) * v_t,
+                            _ => {
+                                v_t.transpose()
+                                    * $from_diagonal(&tangents.map(|k| k.hypot(1.0).recip()))
+                                    * v_t
+                            }
+                        })
+                    }
+                    Unary::Cosine | Unary::Sine => None,
                 }
             }
             fn max_abs(&self) -> f64 {
