@@ -224,7 +224,11 @@ impl Op {
     /// The operator in a few words: small ones by their entries.
     pub fn describe(&self) -> String {
         match self {
-            Self::Scalar(_) | Self::Block(_) => format!("{self:?}"),
+            Self::Scalar(_) => format!("{self:?}"),
+            Self::Block(k) => {
+                let rows: Vec<Vec<f64>> = k.row_iter().map(|row| row.iter().copied().collect()).collect();
+                format!("the block {rows:?} over groups")
+            }
             Self::Spectral(s) => format!("an operator in a basis of {} coordinates", s.basis.dim()),
             Self::Dense(m) => format!("a {0}×{0} matrix", m.nrows()),
         }
