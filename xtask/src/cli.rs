@@ -172,7 +172,7 @@ pub struct Oracle {
     /// A mixture of Gaussians instead of a run: .npz or .json with mu [K, D], cov [K, D, D], w (K of them)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["run", "weights"])]
     pub oracle: Option<PathBuf>,
-    /// With --oracle, the process: vp, subvp, ve, edm, cosine, linear, ddpm; of matrices blurring, heat, fp-noise, fp-drift, langevin, pair
+    /// With --oracle, the process: vp, subvp, ve, edm, cosine, linear, ddpm; of matrices cld, blurring, heat, fp-noise, fp-drift, langevin, pair
     #[arg(long, value_name = "NAME", default_value = "vp", requires = "oracle", conflicts_with = "run")]
     pub process: String,
     /// Explicit times, decreasing, .npy; a likelihood takes the first and the last

@@ -218,7 +218,7 @@ fn scalars(sde: &dyn LinearSde, t: f64) -> Result<[f64; 2]> {
         (Some(alpha), Some(sigma)) => Ok([alpha, sigma]),
         _ => {
             let expected = "a process that treats all coordinates alike (the bound of the SDE takes any)";
-            Err(Error::mismatch("discrete bound", expected, format!("{} groups", sde.groups())))
+            Err(Error::mismatch("discrete bound", expected, sde.signal(t).describe()))
         }
     }
 }

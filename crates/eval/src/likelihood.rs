@@ -254,13 +254,14 @@ impl LogDensity {
     }
 }
 
-/// What probes make of the divergence of the flow of normal data, `v = A u`, `A = F + ½ G Gᵀ (S Sᵀ + Σ)⁻¹`, less what it is: the mean of `zᵀ A z − tr A` over
-/// the probes, for each sample. It is 0 on average and goes with the error of the flow in question.
+/// What probes make of the divergence of the flow of normal data, `v = A u`, `A = (Ṡ Sᵀ + Ṙ Rᵀ)(S Sᵀ + R Rᵀ)⁻¹`, less what it is: the mean of `zᵀ A z − tr A` over
+/// the probes, for each sample. It is 0 on average, near what the flow in question adds to its own divergence, and exists where the signal is gone.
 fn excess(sde: &dyn LinearSde, times: &[f64], probes: &[Tensor]) -> sde_core::Result<Tensor> {
     let guide = |&t: &f64| {
-        let signal = sde.signal(t);
-        let whole = signal.mul(&signal.transpose())?.add(&sde.covariance(t))?;
-        sde.drift(t).add(&sde.diffusion(t).mul(&whole.inverse()?)?.scale(0.5))
+        let (signal, factor) = (sde.signal(t).transpose(), sde.factor(t).transpose());
+        let whole = signal.transpose().mul(&signal)?.add(&factor.transpose().mul(&factor)?)?;
+        let rate = sde.signal_rate(t).mul(&signal)?.add(&sde.factor_rate(t).mul(&factor)?)?;
+        rate.mul(&whole.inverse()?)
     };
     let guides = times.iter().map(guide).collect::<sde_core::Result<Vec<Op>>>()?;
     let like = probes.first().ok_or_else(|| sde_core::Error::Mismatch {

@@ -67,7 +67,7 @@ impl SecondMoment {
             return Err(Error::Mismatch {
                 what: "variance by entry",
                 expected: "a process that treats all coordinates alike".into(),
-                found: format!("{} groups; use a sampler of a table", sde.groups()),
+                found: format!("{}; use a sampler of a table", sde.signal(t).describe()),
             });
         };
         if alpha == 0.0 {

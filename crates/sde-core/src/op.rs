@@ -18,6 +18,7 @@ use std::sync::Arc;
 use nalgebra::DMatrix;
 
 pub use basis::Basis;
+pub(crate) use entry::largest;
 use entry::{Binary, Entry, Unary};
 pub use spectral::Spectral;
 pub(crate) use spectral::{partner, same as same_basis};
@@ -327,9 +328,16 @@ impl Op {
         self.max_abs().is_finite()
     }
 
-    /// The log of the absolute determinant on a state of `dim` entries.
+    /// How often the operator is repeated on `dim` entries; NaN if it does not act on so many.
+    fn repeats(&self, dim: usize) -> f64 {
+        let n = self.frame().dim().max(1);
+        let fits = if let Self::Dense(_) = self { dim == n } else { dim.is_multiple_of(n) };
+        if fits { (dim / n) as f64 } else { f64::NAN }
+    }
+
+    /// The log of the absolute determinant on a state of `dim` entries; NaN if it does not act on so many.
     pub fn log_abs_det(&self, dim: usize) -> f64 {
-        let parts = (dim / self.frame().dim().max(1)) as f64;
+        let parts = self.repeats(dim);
         parts
             * match self {
                 Self::Scalar(c) => c.log_abs_det(),
@@ -339,9 +347,9 @@ impl Op {
             }
     }
 
-    /// The trace on a state of `dim` entries.
+    /// The trace on a state of `dim` entries; NaN if it does not act on so many.
     pub fn trace(&self, dim: usize) -> f64 {
-        let parts = (dim / self.frame().dim().max(1)) as f64;
+        let parts = self.repeats(dim);
         parts
             * match self {
                 Self::Scalar(c) => *c,
@@ -482,5 +490,6 @@ mod tests {
         assert!(Op::Dense(DMatrix::identity(3, 3)).mul(&Op::Dense(DMatrix::identity(6, 6))).is_err());
         assert!(Op::diagonal(&Arc::new(Basis::dct(2, 2)), vec![1.0; 3]).is_err());
         assert!(Op::Dense(DMatrix::identity(3, 3)).apply_host(&[1.0; 6]).is_err());
+        assert!(Op::Dense(DMatrix::identity(3, 3)).trace(6).is_nan() && a().log_abs_det(5).is_nan());
     }
 }

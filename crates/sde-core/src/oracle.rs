@@ -236,7 +236,11 @@ impl Mixture {
             return Err(Error::Mismatch {
                 what: "closed-form flow",
                 expected: "one component and a scalar process".into(),
-                found: format!("{} components, {} groups", self.components.len(), sde.groups()),
+                found: format!(
+                    "{} components, a signal of {}",
+                    self.components.len(),
+                    sde.signal(from).describe()
+                ),
             });
         };
         let centred = DVector::from_row_slice(x) - &component.mean * s;

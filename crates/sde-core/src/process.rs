@@ -230,12 +230,17 @@ pub struct Defects {
 }
 
 impl Defects {
-    /// The largest of all.
+    /// The largest of all; NaN if an operator was not a number.
     pub fn largest(&self) -> f64 {
         [self.composition, self.transition_rate, self.covariance_rate, self.factor, self.rates, self.clock]
             .into_iter()
-            .fold(0.0, f64::max)
+            .fold(0.0, worse)
     }
+}
+
+/// The larger of two defects; NaN is the largest.
+fn worse(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }
 
 fn gap(a: &Op, b: &Op) -> Result<f64> {
@@ -259,19 +264,20 @@ pub fn check_process(sde: &dyn LinearSde, times: &[f64]) -> Result<Defects> {
     for pair in times.windows(2) {
         let (s, t) = (pair[0], pair[1]);
         let composed = sde.transition(t, s).mul(&sde.transition(s, r))?;
-        worst.composition = worst.composition.max(gap(&composed, &sde.transition(t, r))?);
+        worst.composition = worse(worst.composition, gap(&composed, &sde.transition(t, r))?);
         worst.composition =
-            worst.composition.max(gap(&sde.transition(t, s).mul(&sde.signal(s))?, &sde.signal(t))?);
+            worse(worst.composition, gap(&sde.transition(t, s).mul(&sde.signal(s))?, &sde.signal(t))?);
         let (drift, diffusion) = (sde.drift(t), sde.diffusion(t));
         let psi_rate = slope(|t| sde.transition(t, s), t)?;
         let flow = drift.mul(&sde.transition(t, s))?;
         let scale = flow.max_abs().max(sde.transition(t, s).max_abs() / t);
-        worst.transition_rate = worst.transition_rate.max(psi_rate.sub(&flow)?.max_abs() / scale);
+        worst.transition_rate = worse(worst.transition_rate, psi_rate.sub(&flow)?.max_abs() / scale);
         let (sigma, factor) = (sde.covariance(t), sde.factor(t));
         let through_drift = drift.mul(&sigma)?;
         let lyapunov = through_drift.add(&through_drift.transpose())?.add(&diffusion)?;
-        worst.covariance_rate = worst.covariance_rate.max(gap(&slope(|t| sde.covariance(t), t)?, &lyapunov)?);
-        worst.factor = worst.factor.max(gap(&factor.mul(&factor.transpose())?, &sigma)?);
+        worst.covariance_rate =
+            worse(worst.covariance_rate, gap(&slope(|t| sde.covariance(t), t)?, &lyapunov)?);
+        worst.factor = worse(worst.factor, gap(&factor.mul(&factor.transpose())?, &sigma)?);
         let half = diffusion.mul(&sigma.inverse()?)?.scale(0.5);
         let factor_rate = drift.add(&half)?.mul(&factor)?;
         let signal_rate = drift.mul(&sde.signal(t))?;
@@ -281,12 +287,12 @@ pub fn check_process(sde: &dyn LinearSde, times: &[f64]) -> Result<Defects> {
             (sde.signal_rate(t).sub(&signal_rate)?, sde.signal(t).max_abs() / t),
         ];
         for (defect, scale) in pieces {
-            worst.rates = worst.rates.max(defect.max_abs() / scale);
+            worst.rates = worse(worst.rates, defect.max_abs() / scale);
         }
         let back = sde.time_of_clock(sde.clock(t));
         let rate = slope(|t| Op::Scalar(sde.clock(t)), t)?;
         worst.clock =
-            worst.clock.max((back / t - 1.0).abs()).max(gap(&rate, &Op::Scalar(sde.clock_rate(t)))?);
+            worse(worse(worst.clock, (back / t - 1.0).abs()), gap(&rate, &Op::Scalar(sde.clock_rate(t)))?);
     }
     Ok(worst)
 }

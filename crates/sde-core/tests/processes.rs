@@ -74,6 +74,13 @@ fn the_check_catches_a_wrong_process() -> Result<()> {
 }
 
 #[test]
+fn what_is_not_a_number_does_not_pass() -> Result<()> {
+    // Every operator of a turn without a rate is NaN.
+    assert!(check_process(&Rotating { omega: f64::NAN }, &[0.1, 0.5])?.largest().is_nan());
+    Ok(())
+}
+
+#[test]
 fn times_return_from_rho() -> Result<()> {
     let ddpm = Discrete::ddpm();
     let processes: [(&dyn ScalarSde, f64); 8] = [

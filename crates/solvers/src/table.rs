@@ -268,7 +268,9 @@ fn instead(sampler: &str) -> &'static str {
         }
         _ if kind.starts_with("sde-dpm") => "take stochastic-ddim, or adaptive-sde",
         "annealed-langevin" => "take pc-ddpm, whose corrector is the same",
-        "replacement" => "guide by a likelihood instead: sde_solvers::inverse::Reconstruction with Spread::None",
+        "replacement" => {
+            "guide by a likelihood instead: sde_solvers::inverse::Reconstruction with Spread::None"
+        }
         _ => {
             "take data-ab1 or data-ab2 for x₀, log-ab1 or log-ab2 for ε: the same with exact weights, for every linear process"
         }

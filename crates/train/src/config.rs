@@ -128,6 +128,12 @@ impl TrainConfig {
         Groups(&self.groups).check_names(params)
     }
 
+    /// The number of updates after which all parameters of these names stay as they are, each by the group that it belongs to;
+    /// none where one of them is trained to the end, or there are none.
+    pub fn frozen_after(&self, names: &[String]) -> Option<u64> {
+        Groups(&self.groups).frozen_after(names)
+    }
+
     /// The learning rate when `done` updates have been made.
     pub fn learning_rate(&self, done: u64) -> f64 {
         self.optimiser.lr * self.schedule.factor(done, self.steps)

@@ -30,8 +30,8 @@ use crate::{Error, Result};
 
 /// Batches that wait, beside the one in work.
 const PREFETCHED: usize = 2;
-/// The step at which noise for held-out data is drawn; no update has it.
-const HELD_OUT_STEP: u32 = u32::MAX;
+/// The step at which noise for held-out data is drawn; no update has it, so a loss knows held-out data by it.
+pub(crate) const HELD_OUT_STEP: u32 = u32::MAX;
 
 /// What is trained, on what, how.
 pub struct Task<'a> {

@@ -26,9 +26,10 @@ use flow::Form;
 use std::sync::Mutex;
 
 use candle_core::{DType, Device, Tensor};
+use sde_core::noise::Noise;
 use sde_core::process::Vp;
 use sde_core::{LinearSde, ScalarSde};
-use sde_nets::{Builder, Init, OrthogonalConfig, OrthogonalMap};
+use sde_nets::{Builder, Init, OrthogonalConfig, OrthogonalMap, Params};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -88,6 +89,8 @@ enum Parts {
 /// A learned forward process.
 #[derive(Debug)]
 pub struct Forward {
+    config: ForwardConfig,
+    sample_shape: Vec<usize>,
     clock: Vp,
     dim: usize,
     parts: Parts,
@@ -146,7 +149,19 @@ impl Forward {
             },
             Family::Rotation { std } => Parts::Rotation { upper: normal("upper", dim * (dim - 1) / 2, std)? },
         };
-        Ok(Self { clock, dim, parts, kept: Mutex::new(None) })
+        let (config, sample_shape) = (*config, sample_shape.to_vec());
+        Ok(Self { config, sample_shape, clock, dim, parts, kept: Mutex::new(None) })
+    }
+
+    /// The names of its parameters, below the path that it was built at.
+    ///
+    /// # Errors
+    /// None that [`Forward::new`] did not have.
+    pub fn names(&self) -> Result<Vec<String>> {
+        // Asked of another one, since a map keeps its names to itself.
+        let build = |b: &Builder| Self::new(b, &self.config, &self.sample_shape);
+        let (_, params) = Params::initialise(Noise::new(0), DType::F32, &Device::Cpu, build)?;
+        Ok(params.iter().map(|(name, _)| name.to_owned()).collect())
     }
 
     /// The process of the clock, λ = 1 and ω = 0.

@@ -50,9 +50,21 @@ impl Groups<'_> {
         Ok(())
     }
 
+    /// The number of updates after which all of these parameters stay as they are; none where one is trained to the end, or
+    /// there is no name.
+    pub(crate) fn frozen_after(&self, names: &[String]) -> Option<u64> {
+        let each = names.iter().map(|name| self.of(name).and_then(|group| group.freeze_after));
+        each.collect::<Option<Vec<u64>>>()?.into_iter().max()
+    }
+
+    /// The first group that a name fits.
+    fn of(&self, name: &str) -> Option<&Group> {
+        self.0.iter().find(|group| name.starts_with(&group.prefix))
+    }
+
     /// The factor of the learning rate of a parameter in the update after `done` updates; none where it is frozen.
     pub(crate) fn rate(&self, name: &str, done: u64) -> Option<f64> {
-        match self.0.iter().find(|group| name.starts_with(&group.prefix)) {
+        match self.of(name) {
             None => Some(1.0),
             Some(group) if group.freeze_after.is_some_and(|after| done >= after) => None,
             Some(group) => Some(group.rate),

@@ -386,6 +386,99 @@ fn gradients_of_the_bound_are_those_of_finite_differences() -> Result<()> {
     Ok(())
 }
 
+/// Everywhere −x.
+struct Centred;
+
+impl Model for Centred {
+    fn prediction(&self) -> Prediction {
+        Prediction::Score
+    }
+    fn forward(&self, x: &Tensor, _t: &Tensor, _pass: Pass<'_>) -> sde_core::Result<Tensor> {
+        Ok(x.neg()?)
+    }
+}
+
+const PENALTY: PathPenalty = PathPenalty { kinetic: 0.3, jacobian: 0.2 };
+
+fn points(count: usize) -> Batch {
+    let wave = (0..3 * count).map(|k| (0.9 * k as f64).sin()).collect::<Vec<_>>();
+    Batch { x: host(&wave, &[count, 3]), labels: None, augment: None }
+}
+
+#[test]
+fn a_score_is_finite_where_a_coordinate_has_no_signal_left() -> Result<()> {
+    // λ b / 2 is 2000 in the first coordinate: a is 0 in f64, too.
+    let (forward, _) =
+        given(NOISE, 3, &[("log_rates", &[400f64.ln(), 0.0, 0.0]), ("map.upper", &[0.3, -0.2, 0.5])])?;
+    let flow = forward.flow(DType::F64)?;
+    let b = [forward.integral(1.0); 2];
+    let (x0, eps) = (points(2).x, host(&[0.4, -0.8, 1.1, 0.2, 0.9, -0.3], &[2, 3]));
+    let at = flow.diffuse(&x0, &eps, &b)?;
+    let (frame, rates) = flow.spectrum().expect("a spectrum");
+    let signal = (rates * (-0.5 * b[0]))?.exp()?;
+    let sigma = signal.sqr()?.affine(-1.0, 1.0)?.sqrt()?;
+    assert_eq!(signal.to_vec1::<f64>()?[0], 0.0);
+    // What an exact network puts out, and the score that it stands for: −ε/σ.
+    let data = frame.coordinates(&x0)?;
+    let v = frame.entries(&(eps.broadcast_mul(&signal)? - data.broadcast_mul(&sigma)?)?)?;
+    let expected = frame.entries(&eps.broadcast_div(&sigma)?.neg()?)?;
+    for (prediction, output) in
+        [(Prediction::V, v), (Prediction::Data, x0), (Prediction::Noise, frame.entries(&eps)?)]
+    {
+        let score = flow.score(prediction, &output, &at.state, &b)?;
+        let gap = (score - &expected)?.abs()?.max_all()?.to_scalar::<f64>()?;
+        assert!(gap < 1e-12, "{prediction:?}: {gap:e}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_penalty_of_a_simple_loss_is_an_integral_over_its_times() -> Result<()> {
+    let (forward, _) = given(ROTATION, 3, &[("upper", &OMEGA)])?;
+    let forward = Arc::new(forward);
+    let loss = |time| Flexible::new(forward.clone(), time, Weighting::Simple, Reduction::Mean, Some(PENALTY));
+    // Times so close that the integrand is one number, all but for what lies between them.
+    let (middle, count) = (0.5, 4);
+    let noise = BatchNoise::new(Noise::new(2), 4, 0..count as u32);
+    let term = |width: f64| -> Result<f64> {
+        let time = TimeLaw::Uniform { from: middle - 0.5 * width, to: middle + 0.5 * width };
+        Ok(loss(time)?.loss(&Centred, &points(count), &noise)?.terms[0].1)
+    };
+    let ratio = term(2e-6)? / term(1e-6)?;
+    assert!((ratio - 2.0).abs() < 1e-3, "{ratio}");
+    for time in [TimeLaw::EvenClock { from: 1e-5, to: 1.0 }, BOUND] {
+        let error = loss(time).err().map_or(String::new(), |error| error.to_string());
+        assert!(error.contains("time.kind") && error.contains("uniform"), "{error}");
+    }
+    Ok(())
+}
+
+#[test]
+fn held_out_data_are_without_penalty_and_the_log_tells_it_apart() -> Result<()> {
+    let (forward, _) = given(ROTATION, 3, &[("upper", &OMEGA)])?;
+    let forward = Arc::new(forward);
+    let loss =
+        |penalty| Flexible::new(forward.clone(), BOUND, Weighting::Likelihood, Reduction::Mean, penalty);
+    let (plain, penalised) = (loss(None)?, loss(Some(PENALTY))?);
+    let frozen = penalised.clone().frozen_after(Some(5));
+    let at = |loss: &Flexible, step: u32| -> Result<(f64, Vec<(&'static str, f64)>)> {
+        let value = loss.loss(&Centred, &points(4), &BatchNoise::new(Noise::new(2), step, 0..4))?;
+        Ok((value.total.to_scalar()?, value.terms))
+    };
+    // Held-out data have the last step of all.
+    for loss in [&penalised, &frozen] {
+        assert_eq!(at(loss, u32::MAX)?, at(&plain, u32::MAX)?);
+    }
+    let ((total, terms), (without, none)) = (at(&penalised, 4)?, at(&plain, 4)?);
+    let [("path_penalty", penalty)] = terms[..] else { panic!("{terms:?}") };
+    assert!(penalty > 0.0 && (total - without - penalty).abs() < 1e-12 * total.abs(), "{total} {penalty}");
+    assert!(none.is_empty());
+    // Once the process is frozen there is nothing to penalise.
+    let ((total, terms), (without, _)) = (at(&frozen, 5)?, at(&plain, 5)?);
+    assert!(terms.is_empty() && (total - without).abs() < 1e-12 * total.abs(), "{total} {without}");
+    Ok(())
+}
+
 #[test]
 fn what_cannot_be_learned_is_an_error_that_says_why() -> Result<()> {
     let (free, _) = given(NOISE, 3, &[("log_rates", &[0.0; 3]), ("map.upper", &[0.0; 3])])?;

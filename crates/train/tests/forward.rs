@@ -42,6 +42,77 @@ fn cases() -> Vec<(Family, Vec<usize>)> {
     noise.into_iter().chain(drift).chain([odd, (Family::Rotation { std: 0.5 }, vec![5])]).collect()
 }
 
+/// Zeros, and as many beside them.
+struct Twofold;
+
+impl Model for Twofold {
+    fn prediction(&self) -> Prediction {
+        Prediction::Noise
+    }
+    fn forward(&self, x: &Tensor, _t: &Tensor, _pass: Pass<'_>) -> sde_core::Result<Tensor> {
+        Ok(x.zeros_like()?)
+    }
+    fn forward_with_second(
+        &self,
+        x: &Tensor,
+        _t: &Tensor,
+        _pass: Pass<'_>,
+    ) -> sde_core::Result<(Tensor, Option<Tensor>)> {
+        Ok((x.zeros_like()?, Some(x.zeros_like()?)))
+    }
+}
+
+#[test]
+fn a_second_output_is_not_seen_in_a_frame_that_turns() -> Result<()> {
+    let build = |b: &Builder| Forward::new(b, &config(Family::Rotation { std: 0.5 }), &[3]);
+    let (forward, _) = Params::initialise(Noise::new(4), DType::F64, &Device::Cpu, build)?;
+    let sde = forward.process()?;
+    let x = Tensor::from_vec(wave(6, 0.3), (2, 3), &Device::Cpu)?;
+    let times = Tensor::new(&[0.2, 0.4], &Device::Cpu)?;
+    let twofold = StateFrame::new(Twofold, sde.clone()).forward_with_second(&x, &times, Pass::EVAL);
+    let error = twofold.expect_err("a second output").to_string();
+    assert!(error.contains("second output") && error.contains("noise"), "{error}");
+    // Without one, it is the model that it is otherwise.
+    let single = StateFrame::new(Constant(Prediction::Noise, x.clone()), sde);
+    let (output, second) = single.forward_with_second(&x, &times, Pass::EVAL)?;
+    assert!(second.is_none());
+    assert_eq!(largest(&output, &single.forward(&x, &times, Pass::EVAL)?)?, 0.0);
+    Ok(())
+}
+
+#[test]
+fn a_process_knows_the_names_of_its_parameters() -> Result<()> {
+    for (family, shape) in cases() {
+        let build = |b: &Builder| Forward::new(&b.pp("forward"), &config(family), &shape);
+        let (forward, params) = Params::initialise(Noise::new(4), DType::F64, &Device::Cpu, build)?;
+        let names: Vec<String> = forward.names()?.iter().map(|name| format!("forward.{name}")).collect();
+        assert_eq!(names, params.iter().map(|(name, _)| name.to_owned()).collect::<Vec<_>>(), "{family:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_process_is_frozen_when_the_last_of_its_parameters_is() {
+    let names = ["forward.log_rates", "forward.map.upper"].map(str::to_owned);
+    let frozen = |groups: &[(&str, Option<u64>)]| {
+        let group = |&(prefix, freeze_after): &(&str, Option<u64>)| Group {
+            prefix: prefix.to_owned(),
+            rate: 1.0,
+            freeze_after,
+        };
+        let groups = groups.iter().map(group).collect();
+        TrainConfig { groups, ..training(1) }.frozen_after(&names)
+    };
+    assert_eq!(frozen(&[("forward.", Some(5))]), Some(5));
+    assert_eq!(frozen(&[("forward.map.", Some(9)), ("forward.", Some(5))]), Some(9));
+    assert_eq!(frozen(&[("forward.map.", None), ("forward.", Some(5))]), None);
+    assert_eq!(frozen(&[("forward.map.", Some(3)), ("forward.log", Some(4))]), Some(4));
+    assert_eq!(frozen(&[("forward.map.", Some(3))]), None);
+    // The first group that fits counts, not the narrowest.
+    assert_eq!(frozen(&[("forward.", Some(5)), ("forward.map.", None)]), Some(5));
+    assert_eq!(frozen(&[]), None);
+}
+
 /// The same output at every state.
 struct Constant(Prediction, Tensor);
 

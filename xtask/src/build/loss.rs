@@ -57,9 +57,10 @@ impl LossConfig {
             let text = "variance: a second output needs a process that treats all coordinates alike, not a learned one";
             return Err(Failure::Config(text.into()).into());
         }
+        // Which group a parameter belongs to goes by its whole name: a process is frozen when the last of them is.
+        let names = forward.names()?.into_iter().map(|name| format!("{}{name}", learned::PREFIX));
+        let frozen_after = train.frozen_after(&names.collect::<Vec<_>>());
         let loss = Flexible::new(forward, self.time, self.weighting, self.reduction, self.path)?;
-        // One group of all parameters of the process freezes it.
-        let group = train.groups.iter().find(|group| learned::PREFIX.starts_with(&group.prefix));
-        Ok(Box::new(loss.frozen_after(group.and_then(|group| group.freeze_after))))
+        Ok(Box::new(loss.frozen_after(frozen_after)))
     }
 }

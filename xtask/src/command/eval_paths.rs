@@ -62,12 +62,28 @@ pub fn run(args: &EvalPaths, output: Output) -> Result<()> {
     output.result(table.text(), &record)
 }
 
-fn measure(run: &Run, args: &EvalPaths, output: Output) -> Result<(Plane, Approach)> {
-    let &[dim] = run.state_shape()?.as_slice() else {
+/// The number of coordinates of a point, for runs whose states are points and nothing else.
+fn coordinates(run: &Run) -> Result<usize> {
+    let path = run.path.display();
+    let &[dim] = run.shape.as_slice() else {
         let text =
-            format!("{}: eval-paths is for points, this run has states {:?}", run.path.display(), run.shape);
+            format!("{path}: eval-paths is for points, this run has samples of the shape {:?}", run.shape);
         return Err(Failure::Usage(text).into());
     };
+    // A path in space and velocities meets the plane of the data at no angle of its own.
+    if run.sde.auxiliary().is_some() {
+        let text = format!(
+            "{path}: eval-paths is for states that are points, those of this run, of the shape {:?}, hold velocities beside {dim} coordinates; \
+             name a run without velocities",
+            run.state_shape()?
+        );
+        return Err(Failure::Usage(text).into());
+    }
+    Ok(dim)
+}
+
+fn measure(run: &Run, args: &EvalPaths, output: Output) -> Result<(Plane, Approach)> {
+    let dim = coordinates(run)?;
     let axis = args.axis.unwrap_or(dim);
     if axis > dim {
         return Err(

@@ -132,7 +132,7 @@ fn law(args: &EvalScore, toy: Option<&Toy>, run: &Run) -> Result<Option<Box<dyn 
         (None, Some(toy)) => match (toy.mixture()?, toy.boxes()) {
             (Some(mixture), _) => Some(Box::new(mixture.lift(run.sde.as_ref())?)),
             // Boxes are known for scalar processes only.
-            (None, Some(_)) if run.sde.groups() > 1 => None,
+            (None, Some(_)) if run.sde.signal(run.sde.span().end).as_scalar().is_none() => None,
             (None, Some(boxes)) => Some(Box::new(Boxes::new(boxes)?)),
             (None, None) => None,
         },

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 
 use super::presets::grouped;
 use super::sample::picture;
-use crate::build::{Use, VarianceConfig, learned, unfinished};
+use crate::build::{ProcessConfig, Use, VarianceConfig, learned, unfinished};
 use crate::cli::Train;
 use crate::config::{Preset, Source};
 use crate::device;
@@ -58,6 +58,7 @@ pub fn fit_preset(args: &Train, output: Output) -> Result<(PathBuf, String, Valu
     args.sets.iter().try_for_each(|set| source.set(set))?;
     let mut preset: Preset = source.parse()?;
     preset.train.check()?;
+    require_known_score(&preset)?;
     if let Some(path) = &existing {
         existing::require_same(path, &preset)?;
     }
@@ -91,6 +92,16 @@ pub fn fit_preset(args: &Train, output: Output) -> Result<(PathBuf, String, Valu
     }
     let (summary, record) = train(&preset, parts, seed, args.steps, &mut directory, &device, output)?;
     Ok((path, summary, record))
+}
+
+/// Refuses a network on the exact ε of a process that is not known before it is trained.
+fn require_known_score(preset: &Preset) -> Result<()> {
+    if preset.mixed_score.is_some() && matches!(preset.process, ProcessConfig::Learned(_)) {
+        let text = "mixed_score: its exact ε is that of a known process, and process.kind is \"learned\"; \
+                    remove it, and take net.prediction = \"v\", which holds the state for late times just so";
+        return Err(Failure::Config(text.into()).into());
+    }
+    Ok(())
 }
 
 /// The weights that a second output stands on, of a new run from its base, and their hash in the preset.
@@ -234,7 +245,9 @@ fn train(
     };
     let ended = fit(&task, &mut state, directory, until, &stop, &mut hooks);
     hooks.bar.finish_and_clear();
-    report(preset, seed, directory, &state, &ended?, begun, hooks.last, device)
+    let found = report(preset, seed, directory, &state, &ended?, begun, hooks.last.take(), device)?;
+    hooks.warn_of_learned(&state)?;
+    Ok(found)
 }
 
 /// What a training leaves behind besides its checkpoints: a loss curve and a record.
@@ -304,14 +317,29 @@ impl Hooks for Progress<'_> {
 }
 
 impl Progress<'_> {
-    fn sheet(&self, state: &State) -> Result<()> {
+    /// The run with the weights that samplers take.
+    fn run(&self, state: &State) -> Result<Run> {
         let weights = match state.averages().first() {
             Some(average) => average.to_weights()?,
             None => state.params().to_weights()?,
         };
         let (path, preset) = (self.directory.clone(), self.preset.clone());
         let facts = (self.data.shape().to_vec(), self.data.encoding());
-        let run = Run::of_weights(path, preset, facts, &weights, self.seed, self.device, json!({}))?;
+        Run::of_weights(path, preset, facts, &weights, self.seed, self.device, json!({}))
+    }
+
+    /// Says so where a learned process does not reach its prior: what is known of others from the start, is known of it now.
+    fn warn_of_learned(&self, state: &State) -> Result<()> {
+        if matches!(self.preset.process, ProcessConfig::Learned(_))
+            && let Some(warning) = unfinished(self.run(state)?.sde.as_ref())?
+        {
+            self.output.say(warning);
+        }
+        Ok(())
+    }
+
+    fn sheet(&self, state: &State) -> Result<()> {
+        let run = self.run(state)?;
         let addresses: Vec<u32> = (0..if run.shape.len() == 1 { CLOUD } else { SHEET }).collect();
         let noise = Noise::new(self.seed);
         let drawn = sampling::of_run(&run, noise, &addresses, addresses.len(), self.output)?;

@@ -217,8 +217,14 @@ fn samplers_are_measured_with_error_bars_and_a_picture() {
     let error = |cell: usize| samplers[1]["cells"][cell]["error"]["value"].as_f64().expect("an error");
     assert!(error(1) < error(0));
     assert!(place.text("plot.svg").contains("tab2"));
-    let refused = place.call("bench sampler digits --only rk45");
-    assert!(refused.stderr.contains("fixed grid"), "{}", refused.stderr);
+    // An adaptive solver takes no more calls than it is given.
+    let adaptive = place.record("bench sampler digits --points 8 --starts 8 --nfe 40 --only rk45");
+    assert!(
+        adaptive["samplers"][0]["cells"][0]["nfe"].as_u64().is_some_and(|calls| calls <= 40),
+        "{adaptive}"
+    );
+    let refused = place.call("bench sampler digits --only rk54");
+    assert!(refused.stderr.contains("rk54"), "{}", refused.stderr);
 }
 
 #[test]

@@ -97,9 +97,30 @@ fn a_plane_is_learned_resumed_measured_and_drawn() {
     place.call("eval-paths whole --axis 4").fails(64, &["--axis 4", "3 coordinates"]);
     let line = "train plane3d --set loss.weighting.kind=simple --set loss.time.kind=uniform";
     place.call(line).fails(78, &["weighting.kind", "normalise"]);
+    let line = "train plane3d --set mixed_score=1.0 --out mixed";
+    place.call(line).fails(78, &["mixed_score", "learned", "net.prediction = \"v\""]);
+    assert!(!place.path("mixed").exists());
     place
         .call("train plane3d --set train.groups=[{prefix=\"back.\",rate=1.0}]")
         .fails(78, &["groups.prefix", "back."]);
+}
+
+#[test]
+fn a_learned_process_that_does_not_reach_its_prior_is_told_of() {
+    let place = Place::new();
+    let small = "--set train.batch=16 --set data.points=200 --set train.log_every=1 --steps 2";
+    let told = |line: &str| place.run(line).stderr.contains("at its end, and sampling starts from its prior");
+    // b(1) is 0.55: three quarters of the data are left.
+    assert!(told(&format!("train plane3d {small} --set process.beta_1=1.0 --out short")));
+    assert!(!told(&format!("train plane3d {small} --out whole")));
+}
+
+#[test]
+fn paths_to_a_plane_are_for_points_without_velocities() {
+    let place = Place::new();
+    let points = crate::support::POINTS.replacen("checkerboard", "checkerboard-cld", 1);
+    place.run(&format!("train {points} --out cld"));
+    place.call("eval-paths cld").fails(64, &["eval-paths", "velocities", "[4]"]);
 }
 
 #[test]

@@ -101,7 +101,7 @@ impl KnownLaw for Boxes {
     fn noised(&self, sde: &dyn LinearSde, u: &Tensor, t: f64) -> Result<(Vec<f64>, Tensor)> {
         let (Some(alpha), Some(sigma)) = (sde.signal(t).as_scalar(), sde.factor(t).as_scalar()) else {
             let expected = "a process that treats all coordinates alike";
-            return Err(Error::mismatch("process of boxes", expected, format!("{} groups", sde.groups())));
+            return Err(Error::mismatch("process of boxes", expected, sde.signal(t).describe()));
         };
         if !(alpha > 0.0 && sigma > 0.0) {
             return Err(Error::mismatch("time of boxes", "one with signal and noise", t));

@@ -9,6 +9,7 @@ use std::f64::consts::PI;
 
 use nalgebra::DMatrix;
 
+use super::entry::largest;
 use crate::{Error, Result};
 
 /// How far from orthonormal the columns of a given factor may be.
@@ -48,7 +49,7 @@ impl Basis {
         for v in &factors {
             let n = v.ncols();
             let defect = if v.is_square() {
-                (v.transpose() * v - DMatrix::identity(n, n)).amax()
+                largest((v.transpose() * v - DMatrix::identity(n, n)).iter().copied())
             } else {
                 f64::INFINITY
             };
@@ -154,6 +155,10 @@ mod tests {
     fn what_is_not_orthonormal_is_refused() {
         assert!(Basis::new(DMatrix::from_element(2, 2, 1.0)).is_err());
         assert!(Basis::new(DMatrix::identity(2, 3)).is_err());
-        assert!(Basis::new(DMatrix::from_element(1, 1, f64::NAN)).is_err());
+        for at in 0..4 {
+            let mut spoilt = DMatrix::identity(2, 2);
+            spoilt[at] = f64::NAN;
+            assert!(Basis::new(spoilt).is_err());
+        }
     }
 }

@@ -116,6 +116,6 @@ matrix_entry!(Matrix2<f64>, Matrix2::from_diagonal);
 matrix_entry!(DMatrix<f64>, DMatrix::from_diagonal);
 
 /// The largest absolute value; NaN if there is one.
-pub(super) fn largest(values: impl Iterator<Item = f64>) -> f64 {
+pub(crate) fn largest(values: impl Iterator<Item = f64>) -> f64 {
     values.fold(0.0, |m: f64, v| if v.is_nan() || m.is_nan() { f64::NAN } else { m.max(v.abs()) })
 }

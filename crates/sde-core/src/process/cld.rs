@@ -84,7 +84,7 @@ impl Cld {
     /// The process with these parameters.
     ///
     /// # Errors
-    /// Unless `0 ≤ β₀ ≤ β₁ ≤ 1000`, `β₁ > 0`, M and Γ lie in [1e-4, 1e4], γ in [0, 1e4] and ε₀ in [0, 1].
+    /// Unless `0 ≤ β₀ ≤ β₁ ≤ 1000`, `β₁ > 0`, M and Γ lie in [1e-4, 1e4], γ in [0, 1e4], ε₀ in [0, 1] and the damping ratio Γ/(2√M) is at most 100.
     pub fn new(parameters: CldParameters) -> Result<Self> {
         let CldParameters { beta_0, beta_1, mass, friction, gamma, jitter } = parameters;
         in_range("beta_0", beta_0, 0.0, 1000.0)?;
@@ -93,6 +93,8 @@ impl Cld {
         in_range("friction", friction, 1e-4, 1e4)?;
         in_range("gamma", gamma, 0.0, 1e4)?;
         in_range("jitter", jitter, 0.0, 1.0)?;
+        // Damped more, a position has hardly moved when its velocity has forgotten all, and its variance is a difference of what is nearly 1.
+        in_range("damping ratio Γ/(2√M)", 0.5 * friction / mass.sqrt(), 0.0, 100.0)?;
         let motion = Motion { parameters, rule: GaussLegendre::new(NODES) };
         // Without any noise at t = 0 the factor turns without end as t falls to 0, so it takes its bearings later.
         let first = if motion.initial().1 > 0.0 { 0.0 } else { SPAN.likelihood };

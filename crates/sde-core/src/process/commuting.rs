@@ -16,7 +16,7 @@ use nalgebra::{DMatrix, Schur};
 
 use super::homogeneous::{Homogeneous, NOWHERE};
 use crate::error::{Result, in_range};
-use crate::op::Basis;
+use crate::op::{Basis, largest};
 use crate::{Error, Op};
 
 /// How far from commuting a given pair may be, relative to its size.
@@ -114,9 +114,9 @@ impl Commuting {
         }
         let size = q.amax().max(omega.amax());
         let defects = [
-            ("Q − Qᵀ", (q - q.transpose()).amax() / size),
-            ("ω + ωᵀ", (omega + omega.transpose()).amax() / size),
-            ("Qω − ωQ", (q * omega - omega * q).amax() / (size * size)),
+            ("Q − Qᵀ", largest((q - q.transpose()).iter().copied()) / size),
+            ("ω + ωᵀ", largest((omega + omega.transpose()).iter().copied()) / size),
+            ("Qω − ωQ", largest((q * omega - omega * q).iter().copied()) / (size * size)),
         ];
         for (what, defect) in defects {
             if defect.is_nan() || defect > TOLERANCE {

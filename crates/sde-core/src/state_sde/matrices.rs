@@ -6,6 +6,7 @@
 use candle_core::{D, Tensor};
 use nalgebra::DMatrix;
 
+use crate::op::largest;
 use crate::{Error, Op, Result};
 
 /// A symmetric positive semi-definite matrix of the state, by a factor.
@@ -187,7 +188,8 @@ impl Linear {
     /// When it is not, to 1e-9 of its size.
     pub fn turning(matrix: DMatrix<f64>) -> Result<Self> {
         let square = matrix.is_square();
-        let defect = if square { (&matrix + matrix.transpose()).amax() } else { f64::INFINITY };
+        let defect =
+            if square { largest((&matrix + matrix.transpose()).iter().copied()) } else { f64::INFINITY };
         if defect.is_nan() || defect > 1e-9 * matrix.amax() {
             return Err(Error::Mismatch {
                 what: "rotation ω",

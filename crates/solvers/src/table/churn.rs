@@ -8,7 +8,7 @@
 //! Reference: Karras et al. 2022, arXiv 2206.00364, Algorithm 2.
 //! Differs: for any linear process, ρ the exponential of its clock, not σ(t) = t alone; the first step may reach beyond the span of the process.
 
-use sde_core::{LinearSde, TimeGrid};
+use sde_core::{LinearSde, Op, TimeGrid};
 
 use super::runge_kutta::RungeKutta;
 use super::{Multistep, Table, Update, checked};
@@ -51,7 +51,10 @@ impl Multistep for Churn {
             if gamma > 0.0 {
                 let psi = sde.transition(noisier, from);
                 let kept = psi.mul(&sde.covariance(from))?.mul(&psi.transpose())?;
-                let spread = sde.covariance(noisier).sub(&kept)?.sqrt()?.scale(self.noise);
+                let fresh = sde.covariance(noisier).sub(&kept)?;
+                // The least churn may round to less than nothing.
+                let fresh = fresh.as_scalar().map_or(fresh, |variance| Op::Scalar(variance.max(0.0)));
+                let spread = fresh.sqrt()?.scale(self.noise);
                 let row = Update::new(from, noisier, psi, Vec::new()).with_noise(spread);
                 updates.push(checked(self.name(), row.of_step(step))?);
             }

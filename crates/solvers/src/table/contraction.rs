@@ -44,15 +44,21 @@ impl Contraction {
             let fresh = (-(2.0 * power * ratio.ln()).exp_m1()).max(0.0).sqrt();
             return Ok(Self { kept: Op::Scalar(ratio.powf(power)), fresh: Op::Scalar(fresh) });
         }
-        let change = if lambda == 1.0 {
+        if lambda == 1.0 {
             let back = sde.factor(from).inverse()?.mul(&sde.transition(from, to))?.mul(&sde.factor(to))?;
-            back.transpose().sub(&Op::IDENTITY)?
-        } else {
-            Integral { sde, half: 0.5 * lambda * lambda, scheme: Scheme::new() }.change(from, to)?
-        };
-        // I − X Xᵀ with X = I + D.
+            // Of a very short step too much of the difference is rounding; the integral has no difference.
+            if let Ok(found) = Self::of_change(&back.transpose().sub(&Op::IDENTITY)?) {
+                return Ok(found);
+            }
+        }
+        let integral = Integral { sde, half: 0.5 * lambda * lambda, scheme: Scheme::new() };
+        Self::of_change(&integral.change(from, to)?)
+    }
+
+    /// `I − X Xᵀ` with `X = I + D`.
+    fn of_change(change: &Op) -> Result<Self> {
         let lost = change.add(&change.transpose())?.add(&change.mul(&change.transpose())?)?;
-        Ok(Self { kept: Op::IDENTITY.add(&change)?, fresh: lost.scale(-1.0).sqrt()? })
+        Ok(Self { kept: Op::IDENTITY.add(change)?, fresh: lost.scale(-1.0).sqrt()? })
     }
 }
 

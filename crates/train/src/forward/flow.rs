@@ -53,6 +53,15 @@ fn column(values: &[f64], like: &Tensor) -> Result<Tensor> {
     Ok(Tensor::from_slice(values, (values.len(), 1), &Device::Cpu)?.to_device(like.device())?)
 }
 
+/// What there is to say of a prediction that a learned process has not.
+fn refused(prediction: Prediction) -> Error {
+    Error::Core(sde_core::Error::Mismatch {
+        what: "prediction for a learned process",
+        expected: "noise, v or score, or data where ω = 0".into(),
+        found: format!("{prediction:?}").to_lowercase(),
+    })
+}
+
 impl Flow {
     pub(super) fn noise(frame: Frame, rates: Tensor) -> Self {
         let dim = rates.elem_count();
@@ -170,26 +179,27 @@ impl Flow {
     /// # Errors
     /// [`Error::Core`] for a velocity, and for data where ω is not 0.
     pub fn error(&self, prediction: Prediction, output: &Tensor, at: &Diffused) -> Result<Tensor> {
-        let coordinates = |x: &Tensor| match &self.form {
-            Form::Noise(frame, _) => frame.coordinates(x).map_err(Error::from),
-            _ => Ok(x.clone()),
-        };
+        let own = self.coordinates(output)?;
         match prediction {
-            Prediction::Noise => Ok((coordinates(output)? - &at.eps)?),
-            Prediction::Score => Ok((coordinates(output)?.broadcast_mul(&at.sigma)?.neg()? - &at.eps)?),
+            Prediction::Noise => Ok((own - &at.eps)?),
+            Prediction::Score => Ok((own.broadcast_mul(&at.sigma)?.neg()? - &at.eps)?),
             Prediction::Data if matches!(self.form, Form::Noise(..)) => {
-                let gap = (&at.data - coordinates(output)?)?;
+                let gap = (&at.data - own)?;
                 Ok((gap * at.signal.div(&at.sigma)?)?)
             }
             Prediction::V => {
                 let v = (at.eps.broadcast_mul(&at.signal)? - at.data.broadcast_mul(&at.sigma)?)?;
-                Ok((coordinates(output)? - v)?.broadcast_mul(&at.signal)?)
+                Ok((own - v)?.broadcast_mul(&at.signal)?)
             }
-            other => Err(Error::Core(sde_core::Error::Mismatch {
-                what: "prediction for a learned process",
-                expected: "noise, v or score, or data where ω = 0".into(),
-                found: format!("{other:?}").to_lowercase(),
-            })),
+            other => Err(refused(other)),
+        }
+    }
+
+    /// Rows in the coordinates that errors are in.
+    fn coordinates(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.form {
+            Form::Noise(frame, _) => Ok(frame.coordinates(x)?),
+            _ => Ok(x.clone()),
         }
     }
 
@@ -255,15 +265,17 @@ impl Flow {
         }
         let zeros = state.zeros_like()?;
         let Diffused { signal, sigma, .. } = self.diffuse(&zeros, &zeros, b)?;
-        // The state as if it held no noise, x_t = a x₀: the error of ε̂ is then ε̂ itself.
-        let coordinates = match &self.form {
-            Form::Noise(frame, _) => frame.coordinates(state)?,
-            _ => state.clone(),
+        let (own, state) = (self.coordinates(output)?, self.coordinates(state)?);
+        // Nothing is divided by a: late in a fast coordinate it is 0. For v, a v + σ x = (a² + σ²) ε.
+        let noise = match prediction {
+            Prediction::Noise => own,
+            Prediction::V => (own.broadcast_mul(&signal)? + state.broadcast_mul(&sigma)?)?,
+            Prediction::Data if matches!(self.form, Form::Noise(..)) => {
+                (state - own.broadcast_mul(&signal)?)?.broadcast_div(&sigma)?
+            }
+            other => return Err(refused(other)),
         };
-        let data = coordinates.broadcast_div(&signal)?;
-        let at = Diffused { state: state.clone(), data, eps: zeros, signal, sigma };
-        let noise = self.error(prediction, output, &at)?;
-        let whitened = noise.broadcast_div(&at.sigma)?.neg()?;
+        let whitened = noise.broadcast_div(&sigma)?.neg()?;
         match &self.form {
             Form::Noise(frame, _) => Ok(frame.entries(&whitened)?),
             _ => Ok(whitened),

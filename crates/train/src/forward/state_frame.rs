@@ -2,12 +2,13 @@
 //!
 //! Along the flow of a process that turns, R turns, too: `R = Σ^{1/2} E`, E orthogonal, and the noise whose value stays constant is `Eᵀ` times
 //! the one that points from the mean to the state. The latter is what a network is trained to predict, since it needs to know nothing of the
-//! rotation; samplers take the former. `v = a ε − σ x₀` turns with the noise; data and score do not depend on R.
+//! rotation; samplers take the former. `v = a ε − σ x₀` turns with the noise; data and score do not depend on R. A
+//! second output, a moment of each entry of the noise, has no such view: a diagonal matrix that is turned is diagonal no more.
 
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use sde_core::{LinearSde, Model, Op, Pass, Prediction, Result, apply_each};
+use sde_core::{Error, LinearSde, Model, Op, Pass, Prediction, Result, apply_each};
 
 /// A network of the state's frame on a process.
 pub struct StateFrame<M> {
@@ -46,5 +47,27 @@ impl<M: Model> Model for StateFrame<M> {
 
     fn forward(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
         self.seen(t, self.model.forward(x, t, pass)?)
+    }
+
+    /// As [`Model::forward`], for models without a second output.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] for a model that has one: its entries are moments along axes that E turns into others.
+    fn forward_with_second(
+        &self,
+        x: &Tensor,
+        t: &Tensor,
+        pass: Pass<'_>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        match self.model.forward_with_second(x, t, pass)? {
+            (output, None) => Ok((self.seen(t, output)?, None)),
+            (_, Some(_)) => Err(Error::Mismatch {
+                what: "network of a process that turns",
+                expected:
+                    "one without a second output, or a process of the kind \"noise\", which does not turn"
+                        .into(),
+                found: "a network with a second output".into(),
+            }),
+        }
     }
 }

@@ -16,18 +16,22 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use sde_core::noise::{BatchNoise, Law, Stream, host_tensor};
 use sde_core::{Model, Pass};
 use sde_data::Batch;
 
 use super::path::{PathPenalty, Times};
 use super::{Loss, LossValue, Reduction, TimeLaw, Weighting};
+use crate::fit::HELD_OUT_STEP;
 use crate::forward::{Flow, Forward};
 use crate::{Error, Result};
 
 /// The clock that stands for the decoder's error.
 const DECODER: f64 = 0.5;
+
+/// The name that the penalty has in the log.
+const PENALTY: &str = "path_penalty";
 
 /// What is minimised.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -63,7 +67,8 @@ impl Flexible {
     /// ([`Reduction::Mean`]) or in nats ([`Reduction::Sum`]); the error of the noise for [`Weighting::Simple`].
     ///
     /// # Errors
-    /// [`Error::Config`] for other choices, and for the simple weight where ‖Λ‖_F is not fixed.
+    /// [`Error::Config`] for other choices, for the simple weight where ‖Λ‖_F is not fixed, and for a penalty beside it where t
+    /// is not uniform.
     pub fn new(
         forward: Arc<Forward>,
         time: TimeLaw,
@@ -95,6 +100,7 @@ impl Flexible {
                 return Err(Error::config("weighting.kind", expected, format!("{other:?}")));
             }
         };
+        check_density(objective, penalty)?;
         Ok(Self { forward, objective, reduction, penalty, frozen_after: None })
     }
 
@@ -103,7 +109,7 @@ impl Flexible {
         Self { frozen_after: updates, ..self }
     }
 
-    /// The loss of each sample; [`Loss::loss`] is its mean.
+    /// The loss of each sample, its penalty included; [`Loss::loss`] is its mean. At the step of held-out data there is no penalty.
     ///
     /// # Shapes
     /// `[B]`.
@@ -111,18 +117,32 @@ impl Flexible {
     /// # Errors
     /// When batch and noise differ in size, the model's prediction is none that a learned process has, or the model fails.
     pub fn per_sample(&self, model: &dyn Model, batch: &Batch, noise: &BatchNoise) -> Result<Tensor> {
+        match self.parts(model, batch, noise)? {
+            (costs, None) => Ok(costs),
+            (costs, Some(penalty)) => Ok((costs + penalty)?),
+        }
+    }
+
+    /// The loss of each sample without the penalty, and the penalty, where there is one.
+    fn parts(
+        &self,
+        model: &dyn Model,
+        batch: &Batch,
+        noise: &BatchNoise,
+    ) -> Result<(Tensor, Option<Tensor>)> {
         let places = self.places(noise);
-        // Held-out data come at a step beyond all updates, and want no gradient either.
-        let frozen = self.frozen_after.is_some_and(|after| u64::from(noise.step) >= after);
+        // Held-out data want no gradient, and no penalty: whatever is frozen, runs with and without one compare by their bound.
+        let fixed = noise.step == HELD_OUT_STEP
+            || self.frozen_after.is_some_and(|after| u64::from(noise.step) >= after);
         let dtype = batch.x.dtype();
-        let flow = if frozen { self.forward.fixed_flow(dtype)? } else { self.forward.flow(dtype)? };
-        let costs = self.costs(&flow, model, batch, noise, &places)?;
-        let Objective::Bound { from, to } = self.objective else { return Ok(costs) };
+        let flow = if fixed { self.forward.fixed_flow(dtype)? } else { self.forward.flow(dtype)? };
+        let (costs, penalty) = self.costs(&flow, model, batch, noise, &places)?;
+        let Objective::Bound { from, to } = self.objective else { return Ok((costs, penalty)) };
         let [start, end] = [from, to].map(|t| self.forward.integral(t));
         let data = batch.x.flatten_from(1)?;
         let ends = flow.ends(&data, start, end)?.to_device(costs.device())?;
         let ends = if self.reduction == Reduction::Mean { (ends / data.dim(1)? as f64)? } else { ends };
-        Ok((costs + ends.to_dtype(batch.x.dtype())?)?)
+        Ok(((costs + ends.to_dtype(dtype)?)?, penalty))
     }
 
     fn places(&self, noise: &BatchNoise) -> Vec<Place> {
@@ -150,7 +170,7 @@ impl Flexible {
         batch: &Batch,
         noise: &BatchNoise,
         places: &[Place],
-    ) -> Result<Tensor> {
+    ) -> Result<(Tensor, Option<Tensor>)> {
         let data = batch.x.flatten_from(1)?;
         let eps = noise.tensor(
             Law::Normal,
@@ -170,15 +190,11 @@ impl Flexible {
         let squares = flow.error(model.prediction(), &output, &at)?.sqr()?;
         let squares = squares.broadcast_mul(&self.coefficients(flow, &b, places)?.to_dtype(data.dtype())?)?;
         let costs = self.reduction.apply(&squares)?;
-        match self.penalty.filter(|_| flow.is_taped()) {
-            None => Ok(costs),
-            Some(penalty) => {
-                let rates: Vec<f64> = t.iter().map(|&t| self.forward.rate(t)).collect();
-                let times = Times { t: &t, b: &b, rate: &rates };
-                let penalty = penalty.of(flow, model, batch, &at, times, noise)?;
-                Ok((costs + self.penalty_weight(&t, &penalty)?)?)
-            }
-        }
+        let Some(penalty) = self.penalty.filter(|_| flow.is_taped()) else { return Ok((costs, None)) };
+        let rates: Vec<f64> = t.iter().map(|&t| self.forward.rate(t)).collect();
+        let times = Times { t: &t, b: &b, rate: &rates };
+        let penalty = penalty.of(flow, model, batch, &at, times, noise)?;
+        Ok((costs, Some(self.penalty_weight(&t, &penalty)?)))
     }
 
     /// What the squared error of each entry counts: `[B, D]` or `[B, 1]`, f64 and on the tape.
@@ -193,24 +209,46 @@ impl Flexible {
         Ok(mixed.broadcast_mul(&scale)?)
     }
 
-    /// A penalty `∫ … dt` at times that are uniform in the clock: divided by their density.
+    /// A penalty `∫ … dt` at times that are drawn: divided by their density.
     fn penalty_weight(&self, t: &[f64], penalty: &Tensor) -> Result<Tensor> {
-        let density = |&t: &f64| match self.objective {
+        let inverse_density = |&t: &f64| match self.objective {
+            Objective::Simple(TimeLaw::Uniform { from, to }) => to - from,
+            // None of these has a penalty, see `check_density`.
             Objective::Simple(_) => 1.0,
             Objective::Bound { from, to } => {
                 let [first, last] = self.forward.clocks(from, to);
                 (last - first + DECODER) / self.forward.clock_rate(t)
             }
         };
-        let weights =
-            host_tensor(t.iter().map(density).collect(), &[t.len()], penalty.dtype(), penalty.device())?;
+        let weights = host_tensor(
+            t.iter().map(inverse_density).collect(),
+            &[t.len()],
+            penalty.dtype(),
+            penalty.device(),
+        )?;
         Ok((penalty * weights)?)
+    }
+}
+
+/// Refuses a penalty `∫ … dt` where t has a density that the simple loss is not divided by.
+fn check_density(objective: Objective, penalty: Option<PathPenalty>) -> Result<()> {
+    match (objective, penalty) {
+        (Objective::Simple(time), Some(_)) if !matches!(time, TimeLaw::Uniform { .. }) => {
+            let expected = "\"uniform\" where a simple loss has a penalty on paths (or take loss.path away)";
+            Err(Error::config("time.kind", expected, format!("{time:?}")))
+        }
+        _ => Ok(()),
     }
 }
 
 impl Loss for Flexible {
     fn loss(&self, model: &dyn Model, batch: &Batch, noise: &BatchNoise) -> Result<LossValue> {
-        let total = self.per_sample(model, batch, noise)?.mean_all()?;
-        Ok(LossValue { total, terms: Vec::new() })
+        let (costs, penalty) = self.parts(model, batch, noise)?;
+        let total = costs.mean_all()?;
+        let Some(penalty) = penalty else { return Ok(LossValue { total, terms: Vec::new() }) };
+        let penalty = penalty.mean_all()?;
+        // One transfer, beside the backward passes that the penalty has taken.
+        let value = penalty.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_scalar()?;
+        Ok(LossValue { total: (total + penalty)?, terms: vec![(PENALTY, value)] })
     }
 }

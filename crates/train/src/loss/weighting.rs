@@ -102,7 +102,7 @@ fn rho(sde: &dyn LinearSde, t: f64, what: &'static str) -> Result<f64> {
         _ => Err(sde_core::Error::Mismatch {
             what,
             expected: "a scalar process".into(),
-            found: format!("{} groups; use \"simple\" or \"likelihood\"", sde.groups()),
+            found: format!("{}; use \"simple\" or \"likelihood\"", sde.signal(t).describe()),
         }
         .into()),
     }

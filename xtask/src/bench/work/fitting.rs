@@ -48,7 +48,10 @@ impl Fitting {
             preset.data.load(Split::Train, Use::Training, 0, Output { json: false })?.set
         };
         let ((model, forward), params) = Params::initialise(Noise::new(0), DType::F32, device, |b| {
-            Ok((build_network(preset, b, data.shape(), None)?, learned::forward(&preset.process, b, data.shape())?))
+            Ok((
+                build_network(preset, b, data.shape(), None)?,
+                learned::forward(&preset.process, b, data.shape())?,
+            ))
         })?;
         let loss: Box<dyn Loss> = match forward {
             Some(forward) => preset.loss.learned(None, forward, &preset.train)?,

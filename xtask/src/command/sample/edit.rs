@@ -56,6 +56,10 @@ pub fn known(run: &Run, options: &Edit) -> Result<Option<Known>> {
         let text = "--inpaint, --colourise and --enlarge: not on a process with velocities, of which nothing is known; take a run of another process";
         return Err(Failure::Usage(text.into()).into());
     }
+    if run.sde.signal(run.sde.span().end).as_scalar().is_none() {
+        let text = "--inpaint, --colourise and --enlarge: for processes that treat all coordinates alike, which this run's does not; take a run of another process";
+        return Err(Failure::Usage(text.into()).into());
+    }
     let replacements = match (options.by.as_deref(), options.resample) {
         (None | Some("replacement"), times) => times.unwrap_or(1),
         (Some("gradient"), None) => 0,
