@@ -218,11 +218,14 @@ fn samplers_are_measured_with_error_bars_and_a_picture() {
     assert!(error(1) < error(0));
     assert!(place.text("plot.svg").contains("tab2"));
     // An adaptive solver takes no more calls than it is given.
-    let adaptive = place.record("bench sampler digits --points 8 --starts 8 --nfe 40 --only rk45");
+    let adaptive = place.record("bench sampler digits --points 32 --starts 32 --nfe 40 --only rk45");
     assert!(
         adaptive["samplers"][0]["cells"][0]["nfe"].as_u64().is_some_and(|calls| calls <= 40),
         "{adaptive}"
     );
+    // States with velocities are compared by their positions.
+    let phase = place.record("bench sampler digits-cld --points 32 --starts 32 --nfe 8 --only tab1,chol-ab1");
+    assert_eq!(phase["samplers"].as_array().map(Vec::len), Some(2));
     let refused = place.call("bench sampler digits --only rk54");
     assert!(refused.stderr.contains("rk54"), "{}", refused.stderr);
 }

@@ -12,7 +12,7 @@ mod measure;
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use sde_core::noise::{BatchNoise, Noise};
-use sde_core::{EmpiricalField, Field, LinearSde};
+use sde_core::{EmpiricalField, Field, LinearSde, lift};
 use sde_data::Split;
 use sde_solvers::catalog::{self, Entry};
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ pub fn run(args: &BenchSampler, output: Output) -> Result<()> {
             args.sets.iter().try_for_each(|set| source.set(set))?;
             let preset: Preset = source.parse()?;
             let (points, sde) = (points(&preset, args, output)?, preset.process.build()?);
-            let field = EmpiricalField::new(&points, sde.as_ref())?;
+            let field = EmpiricalField::new(&lift(sde.as_ref(), &points)?, sde.as_ref())?;
             let law = law(&points, sde.as_ref(), &field, EXACT, args)?;
             report(&law, &preset, &json!({ "field": "exact" }), args, output)
         }

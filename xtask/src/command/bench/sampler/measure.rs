@@ -3,7 +3,7 @@
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use sde_core::noise::BatchNoise;
-use sde_core::{Field, LinearSde, TimeGrid};
+use sde_core::{Field, LinearSde, TimeGrid, project, state_shape};
 use sde_eval::{Estimate, SlicedWasserstein};
 use sde_solvers::calibration::{Residual, calibrate};
 use sde_solvers::catalog::{Entry, Evidence, Make};
@@ -72,7 +72,8 @@ impl<'a> Law<'a> {
         noise: BatchNoise,
         tolerance: f64,
     ) -> Result<Self> {
-        let start = prior_sample(sde, &noise, &points.dims()[1..], DType::F64, &Device::Cpu)?;
+        let start =
+            prior_sample(sde, &noise, &state_shape(sde, &points.dims()[1..])?, DType::F64, &Device::Cpu)?;
         let span = sde.span();
         let flow = ProbabilityFlow::new(sde, field, Chart::natural(sde));
         let solution = flow.solve(&Adaptive::new(tolerance, tolerance), &start, span.end, span.sampling)?;
@@ -193,7 +194,7 @@ impl<'a> Law<'a> {
             true => None,
             false => Some(self.error(&solution.x)?),
         };
-        let clean = denoise(self.sde, self.field, &solution.x, times.stop())?;
+        let clean = project(self.sde, &denoise(self.sde, self.field, &solution.x, times.stop())?)?;
         let distance = DISTANCE.squared(&clean, self.points, self.noise.noise)?;
         // One number where all samples took the same.
         let nfe = solution.nfe.iter().sum::<usize>().div_ceil(solution.nfe.len().max(1));
