@@ -14,8 +14,10 @@
 //! Differs: numbers. With the identity as covariance along the plane the variance-preserving flow is vertical as it is, so the
 //! experiment says something for other covariances only.
 
-use candle_core::{D, Tensor};
-use sde_core::{Converted, Field, LinearSde, Prediction, TimeGrid};
+use candle_core::Tensor;
+use sde_core::noise::{BatchNoise, Noise};
+use sde_core::{Field, LinearSde, TimeGrid};
+use sde_solvers::{Axis, Multistep, RungeKutta, Tableau, Update};
 use serde::Serialize;
 
 use crate::{Error, Estimate, Result};
@@ -61,17 +63,19 @@ pub fn approach(
         let found = format!("coordinate {} of {dim}", plane.axis + 1);
         return Err(Error::mismatch("normal of a plane", "a coordinate of the states", found));
     }
-    let velocity = Converted::new(field, sde, Prediction::Velocity);
-    let mut sums = vec![Sums::default(); points];
-    let (mut x, mut nfe) = (starts.clone(), 0);
-    for pair in grid.times().windows(2) {
-        let next = step(&velocity, &x, pair[0], pair[1])?;
-        nfe += 4;
-        let (from, to) = (x.to_vec2::<f64>()?, next.to_vec2::<f64>()?);
-        sums.iter_mut().zip(from.iter().zip(&to)).for_each(|(sums, (a, b))| sums.add(a, b, plane));
-        x = next;
-    }
-    let (first, last) = (starts.to_vec2::<f64>()?, x.to_vec2::<f64>()?);
+    let rule = RungeKutta { tableau: Tableau::RK4, axis: Axis::Time, last_euler: false };
+    let table = rule.table(sde, grid)?;
+    let first = starts.to_vec2::<f64>()?;
+    let (mut sums, mut last) = (vec![Sums::default(); points], first.clone());
+    let mut add = |_: &Update, x: Tensor| {
+        let next = x.to_vec2::<f64>().map_err(sde_core::Error::from)?;
+        sums.iter_mut().zip(last.iter().zip(&next)).for_each(|(sums, (a, b))| sums.add(a, b, plane));
+        last = next;
+        Ok(x)
+    };
+    // The rule draws none.
+    let noise = BatchNoise::new(Noise::new(0), 0, 0..points as u32);
+    table.sample_with(sde, field, starts, &noise, &mut add)?;
     let distance = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
     let ratio = |part: f64, whole: f64| if whole == 0.0 { 1.0 } else { part / whole };
     let straight: Vec<f64> =
@@ -84,7 +88,7 @@ pub fn approach(
         verticality: of(&|sums| ratio(sums.along, sums.length))?,
         straightness: Estimate::mean(&straight)?,
         sense: of(&|sums| ratio(sums.towards, sums.along))?,
-        nfe,
+        nfe: table.nfe(),
     })
 }
 
@@ -105,18 +109,4 @@ impl Sums {
             self.towards += rise.abs();
         }
     }
-}
-
-/// One step of the classical Runge–Kutta method.
-fn step(velocity: &dyn Field, x: &Tensor, from: f64, to: f64) -> Result<Tensor> {
-    let h = to - from;
-    let at = |slope: &Tensor, c: f64| -> Result<Tensor> {
-        Ok(velocity.eval(&(x + (slope * (c * h))?)?, &[from + c * h])?)
-    };
-    let first = velocity.eval(x, &[from])?;
-    let second = at(&first, 0.5)?;
-    let third = at(&second, 0.5)?;
-    let fourth = at(&third, 1.0)?;
-    let slopes = Tensor::stack(&[first, (second * 2.0)?, (third * 2.0)?, fourth], D::Minus1)?;
-    Ok((x + (slopes.sum(D::Minus1)? * (h / 6.0))?)?)
 }

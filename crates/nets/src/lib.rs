@@ -49,7 +49,7 @@ pub use embedding::TimeFeatures;
 pub use error::{Error, Result, WeightsMismatch};
 pub use head::SecondHead;
 pub use mlp::{Mlp, MlpConfig, StateFeatures};
-pub use orthogonal::{Frame, OrthogonalConfig, OrthogonalMap};
+pub use orthogonal::{Frame, OrthogonalConfig, OrthogonalMap, in_f64};
 pub use params::{Params, Weights, count_parameters};
 pub use precondition::{Precondition, Preconditioned};
 pub use replay::backward;

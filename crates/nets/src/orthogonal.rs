@@ -164,10 +164,10 @@ impl OrthogonalMap {
         let dim = self.shape.iter().product();
         let cast = |p: Tensor| Ok::<_, Error>(p.to_dtype(dtype)?.to_device(&self.device)?);
         Ok(match &self.parts {
-            Parts::Exponential(upper) => Frame::dense(cast(orthogonal_exponential(&exact(upper)?, dim)?)?)?,
-            Parts::Cayley(upper) => Frame::dense(cast(orthogonal_cayley(&exact(upper)?, dim)?)?)?,
+            Parts::Exponential(upper) => Frame::dense(cast(orthogonal_exponential(&in_f64(upper)?, dim)?)?)?,
+            Parts::Cayley(upper) => Frame::dense(cast(orthogonal_cayley(&in_f64(upper)?, dim)?)?)?,
             Parts::Householder(vectors, differences) => {
-                let (first, second) = (exact(vectors)?, exact(differences)?);
+                let (first, second) = (in_f64(vectors)?, in_f64(differences)?);
                 let second = (&first + second)?;
                 let dims = (2 * first.dim(0)?, dim);
                 let v = Tensor::stack(&[first, second], 1)?.reshape(dims)?;
@@ -175,11 +175,11 @@ impl OrthogonalMap {
                 Frame::reflections(cast(v.broadcast_div(&norms)?)?)
             }
             Parts::Blocks(upper, size) => {
-                Frame::blocks(cast(orthogonal_exponential(&exact(upper)?, *size)?)?)
+                Frame::blocks(cast(orthogonal_exponential(&in_f64(upper)?, *size)?)?)
             }
             Parts::Kronecker(axes) => {
                 let factor = |(upper, n): &(Option<Tensor>, usize)| {
-                    upper.as_ref().map(|u| cast(orthogonal_exponential(&exact(u)?, *n)?)).transpose()
+                    upper.as_ref().map(|u| cast(orthogonal_exponential(&in_f64(u)?, *n)?)).transpose()
                 };
                 Frame::kronecker(&self.shape, axes.iter().map(factor).collect::<Result<_>>()?)?
             }
@@ -191,8 +191,11 @@ impl OrthogonalMap {
     }
 }
 
-/// The parameter in f64, on a device that has it.
-fn exact(parameter: &Tensor) -> Result<Tensor> {
+/// A parameter in f64, on a device that has it.
+///
+/// # Errors
+/// Where it cannot be moved there.
+pub fn in_f64(parameter: &Tensor) -> Result<Tensor> {
     let here = match parameter.device() {
         Device::Metal(_) => parameter.to_device(&Device::Cpu)?,
         _ => parameter.clone(),

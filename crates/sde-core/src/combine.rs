@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::{CpuStorage, Device, Storage, Tensor, WithDType};
 use rayon::prelude::*;
 
-use crate::op::{Frame, same_basis};
+use crate::op::{Representation, same_basis};
 use crate::tensor::{coordinates, from_coordinates, in_coordinates};
 use crate::{Basis, Error, Op, Result};
 
@@ -65,7 +65,7 @@ pub fn combine(terms: &[(&Op, &Tensor)]) -> Result<Combined> {
 
 /// The same, by Candle's operators; terms in one basis are summed there, so that they share the way back.
 fn composed(terms: &[(&Op, &Tensor)]) -> Result<Combined> {
-    if let Ok(Frame::Groups(groups)) = Frame::of(terms.iter().map(|(op, _)| *op)) {
+    if let Ok(Representation::Groups(groups)) = Representation::of(terms.iter().map(|(op, _)| *op)) {
         return checked(groups::product(terms, groups)?);
     }
     let like = terms[0].1;
@@ -133,9 +133,11 @@ lane!(f64);
 
 /// The fused pass, `None` where it does not exist.
 fn in_one_pass<T: Lane>(terms: &[(&Op, &Tensor)]) -> Result<Option<Combined>> {
-    let frame = Frame::of(terms.iter().map(|(op, _)| *op));
+    let representation = Representation::of(terms.iter().map(|(op, _)| *op));
     let plain = |x: &Tensor| x.dtype() == T::DTYPE && x.device().is_cpu() && !x.track_op();
-    if !matches!(frame, Ok(Frame::Scalar | Frame::Groups(_))) || !terms.iter().all(|(_, x)| plain(x)) {
+    if !matches!(representation, Ok(Representation::Scalar | Representation::Groups(_)))
+        || !terms.iter().all(|(_, x)| plain(x))
+    {
         return Ok(None);
     }
     let guards: Vec<_> = terms.iter().map(|(_, x)| x.storage_and_layout()).collect();
@@ -147,7 +149,7 @@ fn in_one_pass<T: Lane>(terms: &[(&Op, &Tensor)]) -> Result<Option<Combined>> {
         slices.push(&CpuStorage::as_slice::<T>(cpu)?[from..to]);
     }
     let like = terms[0].1;
-    let (values, finite) = if let Ok(Frame::Groups(groups)) = frame {
+    let (values, finite) = if let Ok(Representation::Groups(groups)) = representation {
         let ops: Vec<&Op> = terms.iter().map(|(op, _)| *op).collect();
         groups::sum_of(&ops, &slices, groups, groups::group_len(groups, like)?)?
     } else {

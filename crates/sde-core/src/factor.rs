@@ -13,7 +13,7 @@
 
 use nalgebra::DMatrix;
 
-use crate::quadrature::{GaussLegendre, lagrange};
+use crate::quadrature::Collocation;
 use crate::{Error, Result};
 
 /// Nodes of a panel.
@@ -78,7 +78,7 @@ impl FlowParts {
 /// The rotation Q of a process, `Q = I` at its first time.
 #[derive(Debug, Clone)]
 pub struct FlowFactor {
-    rule: Collocation,
+    rule: Turning,
     /// √t at the edges of the panels, increasing, and Q there.
     edges: Vec<f64>,
     rotations: Vec<DMatrix<f64>>,
@@ -96,7 +96,7 @@ impl FlowFactor {
         crate::error::in_range("last time of a factor", last, first.next_up(), f64::MAX)?;
         let groups = parts(last).drift.nrows();
         let mut flow = Self {
-            rule: Collocation::new(groups),
+            rule: Turning::new(groups),
             edges: vec![first.sqrt()],
             rotations: vec![DMatrix::identity(groups, groups)],
         };
@@ -158,23 +158,16 @@ impl FlowFactor {
     }
 }
 
-/// The Gauss–Legendre collocation method on [0, 1]: nodes c, weights b, and `a_ij = ∫_0^{c_i} ℓ_j`.
+/// Collocation of `dQ/ds = 2 s Ω Q`, s = √t, for rotations of so many groups.
 #[derive(Debug, Clone)]
-struct Collocation {
+struct Turning {
     groups: usize,
-    nodes: Vec<(f64, f64)>,
-    inner: DMatrix<f64>,
+    scheme: Collocation,
 }
 
-impl Collocation {
+impl Turning {
     fn new(groups: usize) -> Self {
-        let rule = GaussLegendre::new(NODES);
-        let nodes: Vec<(f64, f64)> = rule.on(0.0, 1.0).collect();
-        let places: Vec<f64> = nodes.iter().map(|&(c, _)| c).collect();
-        let inner = DMatrix::from_fn(NODES, NODES, |i, j| {
-            rule.integrate(0.0, places[i], |x| lagrange(&places, j, x))
-        });
-        Self { groups, nodes, inner }
+        Self { groups, scheme: Collocation::new(NODES) }
     }
 
     /// The rotation from √t = `from` to √t = `to`: `dQ/ds = 2 s Ω Q`.
@@ -186,13 +179,17 @@ impl Collocation {
             1 => DMatrix::identity(1, 1),
             2 => {
                 let angle: f64 =
-                    self.nodes.iter().map(|&(c, b)| b * h * 2.0 * place(c) * at(c).turning()).sum();
+                    self.scheme.nodes.iter().map(|&(c, b)| b * h * 2.0 * place(c) * at(c).turning()).sum();
                 let (sin, cos) = angle.sin_cos();
                 DMatrix::from_row_slice(2, 2, &[cos, sin, -sin, cos])
             }
             groups => {
-                let generators: Vec<DMatrix<f64>> =
-                    self.nodes.iter().map(|&(c, _)| at(c).generator() * (h * 2.0 * place(c))).collect();
+                let generators: Vec<DMatrix<f64>> = self
+                    .scheme
+                    .nodes
+                    .iter()
+                    .map(|&(c, _)| at(c).generator() * (h * 2.0 * place(c)))
+                    .collect();
                 self.collocate(groups, &generators)
             }
         }
@@ -207,13 +204,13 @@ impl Collocation {
             right.view_mut((i * groups, 0), (groups, groups)).copy_from(generator);
             for j in 0..NODES {
                 let mut block = system.view_mut((i * groups, j * groups), (groups, groups));
-                block -= generator * self.inner[(i, j)];
+                block -= generator * self.scheme.stages[i][j];
             }
         }
         let Some(slopes) = system.lu().solve(&right) else {
             return DMatrix::from_element(groups, groups, f64::NAN);
         };
-        let terms = self.nodes.iter().enumerate();
+        let terms = self.scheme.nodes.iter().enumerate();
         terms.fold(DMatrix::identity(groups, groups), |sum, (i, &(_, b))| {
             sum + slopes.view((i * groups, 0), (groups, groups)) * b
         })
@@ -223,6 +220,7 @@ impl Collocation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quadrature::GaussLegendre;
 
     fn gap(a: &DMatrix<f64>, b: &DMatrix<f64>) -> f64 {
         (a - b).amax()

@@ -55,7 +55,7 @@ pub use prediction::{Conversion, Prediction};
 pub use process::{Auxiliary, LinearSde, ScalarSde, Span, check_process};
 pub use rotating_frame::RotatingFrame;
 pub use state_sde::StateSde;
-pub use tensor::{Converted, apply_each, convert};
+pub use tensor::{Converted, apply_each, convert, operators_at};
 
 /// The snippet of the crate's README, run as a test.
 #[cfg(doctest)]

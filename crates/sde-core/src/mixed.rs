@@ -10,11 +10,11 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use nalgebra::DMatrix;
 
 use crate::error::in_range;
-use crate::{Error, LinearSde, Model, Op, Pass, Prediction, Result, apply_each};
+use crate::{Error, LinearSde, Model, Op, Pass, Prediction, Result, apply_each, operators_at};
 
 /// A network of the rest of ε.
 pub struct MixedScore<M> {
@@ -57,9 +57,7 @@ impl<M: Model> MixedScore<M> {
     }
 
     fn add(&self, x: &Tensor, t: &Tensor, rest: &Tensor) -> Result<Tensor> {
-        let times = t.to_dtype(DType::F64)?.to_vec1::<f64>()?;
-        let known = times.iter().map(|&t| self.known(t)).collect::<Result<Vec<Op>>>()?;
-        Ok((apply_each(&known, x)? + rest)?)
+        Ok((apply_each(&operators_at(t, |t| self.known(t))?, x)? + rest)?)
     }
 }
 

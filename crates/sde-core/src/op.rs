@@ -41,7 +41,7 @@ pub enum Op {
 
 /// The form in which several operators meet.
 #[derive(Debug, Clone)]
-pub(crate) enum Frame {
+pub(crate) enum Representation {
     /// Numbers alone.
     Scalar,
     /// Matrices on this many groups.
@@ -52,14 +52,14 @@ pub(crate) enum Frame {
     Dense(usize),
 }
 
-impl Frame {
+impl Representation {
     /// The simplest form for operators of both.
     fn meet(self, other: Self) -> Result<Self> {
         let refused = |a: String, b: String| {
             Err(Error::Mismatch { what: "operators that do not act on one state", expected: a, found: b })
         };
         match (self, other) {
-            (Self::Scalar, frame) | (frame, Self::Scalar) => Ok(frame),
+            (Self::Scalar, representation) | (representation, Self::Scalar) => Ok(representation),
             (Self::Groups(a), Self::Groups(b)) if a == b => Ok(Self::Groups(a)),
             (Self::Basis(a), Self::Basis(b)) if same_basis(&a, &b) => Ok(Self::Basis(a)),
             (Self::Basis(a), Self::Basis(b)) if a.dim() == b.dim() => Ok(Self::Dense(a.dim())),
@@ -93,7 +93,7 @@ impl Frame {
 
     /// The form in which all of `ops` meet.
     pub(crate) fn of<'a>(ops: impl IntoIterator<Item = &'a Op>) -> Result<Self> {
-        ops.into_iter().try_fold(Self::Scalar, |frame, op| frame.meet(op.frame()))
+        ops.into_iter().try_fold(Self::Scalar, |representation, op| representation.meet(op.representation()))
     }
 }
 
@@ -140,24 +140,26 @@ impl Op {
         }
     }
 
-    fn frame(&self) -> Frame {
+    fn representation(&self) -> Representation {
         match self {
-            Self::Scalar(_) => Frame::Scalar,
-            Self::Block(k) => Frame::Groups(k.nrows()),
-            Self::Spectral(s) => Frame::Basis(s.basis.clone()),
-            Self::Dense(m) => Frame::Dense(m.nrows()),
+            Self::Scalar(_) => Representation::Scalar,
+            Self::Block(k) => Representation::Groups(k.nrows()),
+            Self::Spectral(s) => Representation::Basis(s.basis.clone()),
+            Self::Dense(m) => Representation::Dense(m.nrows()),
         }
     }
 
-    /// The same operator in a form that [`Frame::meet`] made of its own.
-    pub(crate) fn in_frame(&self, frame: &Frame) -> Result<Cow<'_, Self>> {
-        Ok(match (self, frame) {
-            (Self::Scalar(c), Frame::Groups(k)) => Cow::Owned(Self::Block(DMatrix::identity(*k, *k) * *c)),
-            (Self::Scalar(c), Frame::Basis(basis)) => {
+    /// The same operator in a form that [`Representation::meet`] made of its own.
+    pub(crate) fn represented(&self, representation: &Representation) -> Result<Cow<'_, Self>> {
+        Ok(match (self, representation) {
+            (Self::Scalar(c), Representation::Groups(k)) => {
+                Cow::Owned(Self::Block(DMatrix::identity(*k, *k) * *c))
+            }
+            (Self::Scalar(c), Representation::Basis(basis)) => {
                 Cow::Owned(Self::Spectral(Spectral::uniform(basis, *c)))
             }
-            (Self::Dense(_), Frame::Dense(_)) => Cow::Borrowed(self),
-            (_, Frame::Dense(d)) => Cow::Owned(Self::Dense(self.matrix(*d)?)),
+            (Self::Dense(_), Representation::Dense(_)) => Cow::Borrowed(self),
+            (_, Representation::Dense(d)) => Cow::Owned(Self::Dense(self.matrix(*d)?)),
             _ => Cow::Borrowed(self),
         })
     }
@@ -167,7 +169,7 @@ impl Op {
     /// # Errors
     /// When it does not act on so many entries.
     pub fn matrix(&self, dim: usize) -> Result<DMatrix<f64>> {
-        let n = self.frame().dim();
+        let n = self.representation().dim();
         let whole = match self {
             Self::Dense(m) => m.nrows() == dim,
             _ => n > 0 && dim.is_multiple_of(n),
@@ -175,7 +177,7 @@ impl Op {
         if !whole {
             return Err(Error::Mismatch {
                 what: "entries of a state that an operator acts on",
-                expected: self.frame().describe(),
+                expected: self.representation().describe(),
                 found: dim.to_string(),
             });
         }
@@ -197,15 +199,18 @@ impl Op {
         if let (Binary::Mul, Some(c)) = (rule, other.as_scalar()) {
             return Ok(self.scale(c));
         }
-        let frame = self.frame().meet(other.frame())?;
-        Ok(match (self.in_frame(&frame)?.as_ref(), other.in_frame(&frame)?.as_ref()) {
-            (Self::Block(a), Self::Block(b)) => Self::Block(a.binary(rule, b)),
-            (Self::Spectral(a), Self::Spectral(b)) => Self::Spectral(a.binary(rule, b)),
-            (a, b) => {
-                let dim = frame.dim();
-                Self::Dense(a.matrix(dim)?.binary(rule, &b.matrix(dim)?))
-            }
-        })
+        let representation = self.representation().meet(other.representation())?;
+        Ok(
+            match (self.represented(&representation)?.as_ref(), other.represented(&representation)?.as_ref())
+            {
+                (Self::Block(a), Self::Block(b)) => Self::Block(a.binary(rule, b)),
+                (Self::Spectral(a), Self::Spectral(b)) => Self::Spectral(a.binary(rule, b)),
+                (a, b) => {
+                    let dim = representation.dim();
+                    Self::Dense(a.matrix(dim)?.binary(rule, &b.matrix(dim)?))
+                }
+            },
+        )
     }
 
     fn unary(&self, rule: Unary, what: &'static str) -> Result<Self> {
@@ -330,7 +335,7 @@ impl Op {
 
     /// How often the operator is repeated on `dim` entries; NaN if it does not act on so many.
     fn repeats(&self, dim: usize) -> f64 {
-        let n = self.frame().dim().max(1);
+        let n = self.representation().dim().max(1);
         let fits = if let Self::Dense(_) = self { dim == n } else { dim.is_multiple_of(n) };
         if fits { (dim / n) as f64 } else { f64::NAN }
     }
@@ -363,7 +368,7 @@ impl Op {
     /// # Errors
     /// When it does not act on so many entries.
     pub fn apply_host(&self, u: &[f64]) -> Result<Vec<f64>> {
-        let n = self.frame().dim();
+        let n = self.representation().dim();
         let fits = match self {
             Self::Dense(_) => u.len() == n,
             _ => n > 0 && u.len().is_multiple_of(n),
@@ -371,7 +376,7 @@ impl Op {
         if !fits {
             return Err(Error::Mismatch {
                 what: "length of a state",
-                expected: self.frame().describe(),
+                expected: self.representation().describe(),
                 found: u.len().to_string(),
             });
         }

@@ -1,4 +1,4 @@
-//! Gauss–Legendre quadrature and Lagrange bases, the two tools that multistep coefficients are made of.
+//! Gauss–Legendre quadrature and Lagrange bases, the two tools that multistep coefficients are made of, and the collocation method that both make.
 //!
 //! `∫_a^b f ≈ Σ_k w_k f(x_k)`, exact for polynomials of degree 2n − 1; `ℓ_j(t) = ∏_{m≠j} (t − t_m)/(t_j − t_m)`.
 //!
@@ -37,6 +37,28 @@ impl GaussLegendre {
     pub fn on(&self, a: f64, b: f64) -> impl Iterator<Item = (f64, f64)> + '_ {
         let (middle, half) = (0.5 * (a + b), 0.5 * (b - a));
         self.nodes.iter().map(move |&(x, w)| (middle + half * x, half * w))
+    }
+}
+
+/// The Gauss–Legendre collocation method on [0, 1], of order twice its number of stages: `k_i = f(c_i, y + h Σ_j a_ij k_j)`, `y' = y + h Σ_i b_i k_i`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Collocation {
+    /// Nodes c and weights b.
+    pub nodes: Vec<(f64, f64)>,
+    /// `a_ij = ∫_0^{c_i} ℓ_j`, by rows.
+    pub stages: Vec<Vec<f64>>,
+}
+
+impl Collocation {
+    /// The method with `n` stages, n ≥ 1.
+    pub fn new(n: usize) -> Self {
+        let rule = GaussLegendre::new(n);
+        let nodes: Vec<(f64, f64)> = rule.on(0.0, 1.0).collect();
+        let places: Vec<f64> = nodes.iter().map(|&(c, _)| c).collect();
+        let row = |&c: &f64| -> Vec<f64> {
+            (0..places.len()).map(|j| rule.integrate(0.0, c, |x| lagrange(&places, j, x))).collect()
+        };
+        Self { stages: places.iter().map(row).collect(), nodes }
     }
 }
 
@@ -88,6 +110,18 @@ mod tests {
         let rule = GaussLegendre::new(60);
         assert!((rule.integrate(0.0, 3.0, f64::exp) - (3f64.exp() - 1.0)).abs() < 1e-13);
         assert!((rule.integrate(1.0, -1.0, |x| 1.0 / (1.0 + x * x)) + PI / 2.0).abs() < 1e-14);
+    }
+
+    #[test]
+    fn stages_integrate_polynomials_to_their_nodes() {
+        let Collocation { nodes, stages } = Collocation::new(5);
+        for degree in 0..5 {
+            let power = |x: f64, d: i32| x.powi(d);
+            for (&(c, _), row) in nodes.iter().zip(&stages) {
+                let sum: f64 = nodes.iter().zip(row).map(|(node, a)| a * power(node.0, degree)).sum();
+                assert!((sum - power(c, degree + 1) / f64::from(degree + 1)).abs() < 1e-15);
+            }
+        }
     }
 
     #[test]

@@ -5,12 +5,12 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 
 use crate::combine::combine;
 use crate::model::{Cotangents, per_sample};
 use crate::noise::host_tensor;
-use crate::op::{Frame, partner};
+use crate::op::{Representation, partner};
 use crate::{Basis, Conversion, Error, Field, LinearSde, Op, Prediction, Result};
 
 impl Op {
@@ -45,19 +45,34 @@ pub fn apply_each(ops: &[Op], u: &Tensor) -> Result<Tensor> {
             found: ops.len().to_string(),
         });
     }
-    match Frame::of(ops)? {
-        Frame::Scalar => {
+    match Representation::of(ops)? {
+        Representation::Scalar => {
             let factors = ops.iter().map(|op| op.as_scalar().unwrap_or(f64::NAN)).collect();
             let mut dims = vec![1; u.rank()];
             dims[0] = ops.len();
             Ok(u.broadcast_mul(&host_tensor(factors, &dims, u.dtype(), u.device())?)?)
         }
-        Frame::Basis(basis) => {
+        Representation::Basis(basis) => {
             let y = coordinates(&basis, u)?;
             from_coordinates(&basis, &in_coordinates(&basis, ops, &y)?, u)
         }
-        Frame::Groups(n) => by_matrices(ops, n, (n, u.elem_count() / (batch * n).max(1)), u),
-        Frame::Dense(n) => by_matrices(ops, n, (n, 1), u),
+        Representation::Groups(n) => by_matrices(ops, n, (n, u.elem_count() / (batch * n).max(1)), u),
+        Representation::Dense(n) => by_matrices(ops, n, (n, 1), u),
+    }
+}
+
+/// The operators of a network's times: one a sample, or one for all where they are the same, as in sampling.
+///
+/// # Shapes
+/// `t` `[B]`.
+///
+/// # Errors
+/// Whatever `of` returns.
+pub fn operators_at(t: &Tensor, of: impl Fn(f64) -> Result<Op>) -> Result<Vec<Op>> {
+    let times = t.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+    match times.as_slice() {
+        [first, rest @ ..] if rest.iter().all(|t| t == first) => Ok(vec![of(*first)?]),
+        times => times.iter().map(|&t| of(t)).collect(),
     }
 }
 
@@ -111,10 +126,10 @@ pub(crate) fn from_coordinates(basis: &Basis, y: &Tensor, like: &Tensor) -> Resu
 
 /// Operators of one basis on coordinates `[B, m, n]`.
 pub(crate) fn in_coordinates(basis: &Arc<Basis>, ops: &[Op], y: &Tensor) -> Result<Tensor> {
-    let frame = Frame::Basis(basis.clone());
+    let representation = Representation::Basis(basis.clone());
     let (mut own, mut cross, mut crossed) = (Vec::new(), Vec::new(), false);
     for op in ops {
-        if let Op::Spectral(op) = op.in_frame(&frame)?.as_ref() {
+        if let Op::Spectral(op) = op.represented(&representation)?.as_ref() {
             let (mine, partners) = op.coefficients();
             crossed |= partners.is_some();
             cross.extend(partners.unwrap_or_else(|| vec![0.0; mine.len()]));
@@ -274,7 +289,6 @@ impl<F: Field> Field for Converted<'_, F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
 
     /// Two samples of two groups of six entries, and operators of every form on them.
     fn cases() -> Result<(Vec<f64>, Vec<[Op; 2]>)> {

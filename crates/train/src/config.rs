@@ -130,7 +130,7 @@ impl TrainConfig {
 
     /// The number of updates after which all parameters of these names stay as they are, each by the group that it belongs to;
     /// none where one of them is trained to the end, or there are none.
-    pub fn frozen_after(&self, names: &[String]) -> Option<u64> {
+    pub fn frozen_after<'n>(&self, names: impl Iterator<Item = &'n str>) -> Option<u64> {
         Groups(&self.groups).frozen_after(names)
     }
 

@@ -26,10 +26,9 @@ use flow::Form;
 use std::sync::Mutex;
 
 use candle_core::{DType, Device, Tensor};
-use sde_core::noise::Noise;
 use sde_core::process::Vp;
 use sde_core::{LinearSde, ScalarSde};
-use sde_nets::{Builder, Init, OrthogonalConfig, OrthogonalMap, Params};
+use sde_nets::{Builder, Init, OrthogonalConfig, OrthogonalMap, in_f64};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -89,8 +88,6 @@ enum Parts {
 /// A learned forward process.
 #[derive(Debug)]
 pub struct Forward {
-    config: ForwardConfig,
-    sample_shape: Vec<usize>,
     clock: Vp,
     dim: usize,
     parts: Parts,
@@ -149,19 +146,7 @@ impl Forward {
             },
             Family::Rotation { std } => Parts::Rotation { upper: normal("upper", dim * (dim - 1) / 2, std)? },
         };
-        let (config, sample_shape) = (*config, sample_shape.to_vec());
-        Ok(Self { config, sample_shape, clock, dim, parts, kept: Mutex::new(None) })
-    }
-
-    /// The names of its parameters, below the path that it was built at.
-    ///
-    /// # Errors
-    /// None that [`Forward::new`] did not have.
-    pub fn names(&self) -> Result<Vec<String>> {
-        // Asked of another one, since a map keeps its names to itself.
-        let build = |b: &Builder| Self::new(b, &self.config, &self.sample_shape);
-        let (_, params) = Params::initialise(Noise::new(0), DType::F32, &Device::Cpu, build)?;
-        Ok(params.iter().map(|(name, _)| name.to_owned()).collect())
+        Ok(Self { clock, dim, parts, kept: Mutex::new(None) })
     }
 
     /// The process of the clock, λ = 1 and ω = 0.
@@ -179,10 +164,10 @@ impl Forward {
     pub fn flow(&self, dtype: DType) -> Result<Flow> {
         Ok(match &self.parts {
             Parts::Noise { map, log_rates, .. } => {
-                Flow::noise(map.frame(dtype)?, self.speeds(&exact(log_rates)?)?)
+                Flow::noise(map.frame(dtype)?, self.speeds(&in_f64(log_rates)?)?)
             }
-            Parts::Drift { map, rates } => Flow::drift(map.frame(dtype)?, exact(rates)?, self.dim),
-            Parts::Rotation { upper } => Flow::rotation(exact(upper)?, self.dim),
+            Parts::Drift { map, rates } => Flow::drift(map.frame(dtype)?, in_f64(rates)?, self.dim),
+            Parts::Rotation { upper } => Flow::rotation(in_f64(upper)?, self.dim),
         })
     }
 
@@ -257,13 +242,4 @@ impl Forward {
     pub(crate) fn clock_rate(&self, t: f64) -> f64 {
         LinearSde::clock_rate(&self.clock, t)
     }
-}
-
-/// A parameter in f64, on a device that has it.
-fn exact(parameter: &Tensor) -> Result<Tensor> {
-    let here = match parameter.device() {
-        Device::Metal(_) => parameter.to_device(&Device::Cpu)?,
-        _ => parameter.clone(),
-    };
-    Ok(here.to_dtype(DType::F64)?)
 }

@@ -52,8 +52,8 @@ impl Groups<'_> {
 
     /// The number of updates after which all of these parameters stay as they are; none where one is trained to the end, or
     /// there is no name.
-    pub(crate) fn frozen_after(&self, names: &[String]) -> Option<u64> {
-        let each = names.iter().map(|name| self.of(name).and_then(|group| group.freeze_after));
+    pub(crate) fn frozen_after<'n>(&self, names: impl Iterator<Item = &'n str>) -> Option<u64> {
+        let each = names.map(|name| self.of(name).and_then(|group| group.freeze_after));
         each.collect::<Option<Vec<u64>>>()?.into_iter().max()
     }
 

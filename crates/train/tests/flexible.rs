@@ -1,7 +1,11 @@
 //! Learned forward processes: gradients from an independent computation, the bound where it is an equality, the loss
 //! that has no minimum, and penalties in closed form.
 
+#[path = "support/linear.rs"]
+mod linear;
+
 use candle_core::{DType, Device, Tensor};
+use linear::{Linear, host};
 use nalgebra::{DMatrix, DVector};
 use sde_core::noise::{BatchNoise, Noise};
 use sde_core::quadrature::GaussLegendre;
@@ -13,10 +17,6 @@ use sde_train::{Family, Forward, ForwardConfig, Result};
 use std::sync::Arc;
 
 const BOUND: TimeLaw = TimeLaw::ImportanceSampled { from: 1e-5, to: 1.0 };
-
-fn host(values: &[f64], dims: &[usize]) -> Tensor {
-    Tensor::from_slice(values, dims, &Device::Cpu).expect("a tensor")
-}
 
 /// Values of parameters, by name.
 type Values<'a> = &'a [(&'a str, &'a [f64])];
@@ -32,23 +32,6 @@ const EXPONENTIAL: OrthogonalConfig = OrthogonalConfig::Exponential { std: 0.0 }
 const NOISE: Family = Family::Noise { map: EXPONENTIAL, std: 0.0, normalise: false, floor: 0.0 };
 const ROTATION: Family = Family::Rotation { std: 0.0 };
 const OMEGA: [f64; 3] = [0.7, -0.4, 1.1];
-
-/// `s(x) = −W (x − m)`.
-struct Linear {
-    w: DMatrix<f64>,
-    m: DVector<f64>,
-}
-
-impl Model for Linear {
-    fn prediction(&self) -> Prediction {
-        Prediction::Score
-    }
-    fn forward(&self, x: &Tensor, _t: &Tensor, _pass: Pass<'_>) -> sde_core::Result<Tensor> {
-        let dim = self.m.len();
-        let w = host(self.w.as_slice(), &[dim, dim]);
-        Ok(x.broadcast_sub(&host(self.m.as_slice(), &[1, dim]))?.matmul(&w)?.neg()?)
-    }
-}
 
 /// The data of the closed forms: N(m, S).
 fn data() -> (DVector<f64>, DMatrix<f64>) {

@@ -1,10 +1,13 @@
 //! Penalties on paths in many dimensions, where the Jacobian is met by probes: six copies of a law whose closed forms are known, and
 //! finite differences of everything that depends on the process.
 
+#[path = "support/linear.rs"]
+mod linear;
+
 use candle_core::{DType, Device, Tensor};
+use linear::{Linear, host};
 use nalgebra::{DMatrix, DVector};
 use sde_core::noise::{BatchNoise, Noise};
-use sde_core::{Model, Pass, Prediction};
 use sde_data::Batch;
 use sde_nets::{OrthogonalConfig, Params, Weights};
 use sde_train::loss::{PathPenalty, Times};
@@ -13,26 +16,6 @@ use sde_train::{Family, Forward, ForwardConfig, Result};
 const COPIES: usize = 6;
 const DIM: usize = 3 * COPIES;
 const OMEGA: [f64; 3] = [0.7, -0.4, 1.1];
-
-fn host(values: &[f64], dims: &[usize]) -> Tensor {
-    Tensor::from_slice(values, dims, &Device::Cpu).expect("a tensor")
-}
-
-/// `s(x) = −W (x − m)`, W symmetric.
-struct Linear {
-    w: DMatrix<f64>,
-    m: DVector<f64>,
-}
-
-impl Model for Linear {
-    fn prediction(&self) -> Prediction {
-        Prediction::Score
-    }
-    fn forward(&self, x: &Tensor, _t: &Tensor, _pass: Pass<'_>) -> sde_core::Result<Tensor> {
-        let w = host(self.w.as_slice(), &[DIM, DIM]);
-        Ok(x.broadcast_sub(&host(self.m.as_slice(), &[1, DIM]))?.matmul(&w)?.neg()?)
-    }
-}
 
 /// A matrix in each place of the diagonal.
 fn copies(block: &DMatrix<f64>) -> DMatrix<f64> {

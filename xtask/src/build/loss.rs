@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use sde_core::LinearSde;
+use sde_nets::Params;
 use sde_train::loss::{Dsm, Flexible, Loss, PathPenalty, Reduction, TimeLaw, VarianceLoss, Weighting};
 use sde_train::{Forward, TrainConfig};
 use serde::{Deserialize, Serialize};
@@ -51,15 +52,15 @@ impl LossConfig {
         &self,
         variance: Option<&VarianceConfig>,
         forward: Arc<Forward>,
-        train: &TrainConfig,
+        (params, train): (&Params, &TrainConfig),
     ) -> Result<Box<dyn Loss>> {
         if variance.is_some() {
             let text = "variance: a second output needs a process that treats all coordinates alike, not a learned one";
             return Err(Failure::Config(text.into()).into());
         }
         // Which group a parameter belongs to goes by its whole name: a process is frozen when the last of them is.
-        let names = forward.names()?.into_iter().map(|name| format!("{}{name}", learned::PREFIX));
-        let frozen_after = train.frozen_after(&names.collect::<Vec<_>>());
+        let names = params.iter().map(|(name, _)| name).filter(|name| name.starts_with(learned::PREFIX));
+        let frozen_after = train.frozen_after(names);
         let loss = Flexible::new(forward, self.time, self.weighting, self.reduction, self.path)?;
         Ok(Box::new(loss.frozen_after(frozen_after)))
     }

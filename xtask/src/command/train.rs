@@ -179,7 +179,9 @@ impl Parts {
         })?;
         preset.train.check_groups(&params)?;
         let loss = match forward {
-            Some(forward) => preset.loss.learned(preset.variance.as_ref(), forward, &preset.train)?,
+            Some(forward) => {
+                preset.loss.learned(preset.variance.as_ref(), forward, (&params, &preset.train))?
+            }
             None => {
                 let sde: Arc<dyn LinearSde> = Arc::from(preset.process.build()?);
                 if let Some(warning) = unfinished(sde.as_ref())? {

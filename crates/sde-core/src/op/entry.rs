@@ -1,5 +1,7 @@
 //! What an operator is made of: numbers, 2×2 blocks and matrices, with one algebra.
 
+use std::ops::{Add, Mul, Sub};
+
 use nalgebra::{DMatrix, Matrix2};
 
 /// An operation on two entries.
@@ -35,13 +37,20 @@ pub(super) trait Entry: Sized {
     fn log_abs_det(&self) -> f64;
 }
 
+fn combined<'a, T>(a: &'a T, rule: Binary, b: &'a T) -> T
+where
+    &'a T: Mul<Output = T> + Add<Output = T> + Sub<Output = T>,
+{
+    match rule {
+        Binary::Mul => a * b,
+        Binary::Add => a + b,
+        Binary::Sub => a - b,
+    }
+}
+
 impl Entry for f64 {
     fn binary(&self, rule: Binary, other: &Self) -> Self {
-        match rule {
-            Binary::Mul => self * other,
-            Binary::Add => self + other,
-            Binary::Sub => self - other,
-        }
+        combined(self, rule, other)
     }
     fn unary(&self, rule: Unary) -> Option<Self> {
         match rule {
@@ -66,11 +75,7 @@ macro_rules! matrix_entry {
     ($t:ty, $from_diagonal:path) => {
         impl Entry for $t {
             fn binary(&self, rule: Binary, other: &Self) -> Self {
-                match rule {
-                    Binary::Mul => self * other,
-                    Binary::Add => self + other,
-                    Binary::Sub => self - other,
-                }
+                combined(self, rule, other)
             }
             fn unary(&self, rule: Unary) -> Option<Self> {
                 match rule {

@@ -10,7 +10,7 @@
 //! Reference: Zhang, Tao, Chen 2022, arXiv 2206.05564, Eq. (22)–(23), for Ψ̂ and the equation of the covariance.
 //! Differs: X in place of Ψ̂, and the covariance by its closed form `Σ' − Ψ̂ Σ Ψ̂ᵀ` instead of a second integration.
 
-use sde_core::quadrature::{GaussLegendre, lagrange};
+use sde_core::quadrature::Collocation;
 use sde_core::{LinearSde, Op};
 
 use super::exponential::ends_in_clock;
@@ -51,7 +51,7 @@ impl Contraction {
                 return Ok(found);
             }
         }
-        let integral = Integral { sde, half: 0.5 * lambda * lambda, scheme: Scheme::new() };
+        let integral = Integral { sde, half: 0.5 * lambda * lambda, scheme: Collocation::new(NODES) };
         Self::of_change(&integral.change(from, to)?)
     }
 
@@ -62,31 +62,12 @@ impl Contraction {
     }
 }
 
-/// Gauss collocation on [0, 1].
-struct Scheme {
-    /// Nodes and weights.
-    nodes: Vec<(f64, f64)>,
-    /// `∫₀^{c_k} ℓ_j`.
-    stages: Vec<Vec<f64>>,
-}
-
-impl Scheme {
-    fn new() -> Self {
-        let rule = GaussLegendre::new(NODES);
-        let nodes: Vec<(f64, f64)> = rule.on(0.0, 1.0).collect();
-        let places: Vec<f64> = nodes.iter().map(|node| node.0).collect();
-        let weight = |c: f64, j: usize| rule.integrate(0.0, c, |x| lagrange(&places, j, x));
-        let stages = places.iter().map(|&c| (0..NODES).map(|j| weight(c, j)).collect()).collect();
-        Self { nodes, stages }
-    }
-}
-
 /// `X − I` of `dX/dc = A X`, c the clock.
 struct Integral<'a> {
     sde: &'a dyn LinearSde,
     /// ½ λ².
     half: f64,
-    scheme: Scheme,
+    scheme: Collocation,
 }
 
 impl Integral<'_> {

@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
-use sde_core::{Error, LinearSde, Model, Op, Pass, Prediction, Result, apply_each};
+use candle_core::Tensor;
+use sde_core::{Error, LinearSde, Model, Op, Pass, Prediction, Result, apply_each, operators_at};
 
 /// A network of the state's frame on a process.
 pub struct StateFrame<M> {
@@ -24,12 +24,7 @@ impl<M: Model> StateFrame<M> {
 
     /// `R⁻¹ Σ^{1/2}` at each time.
     fn turns(&self, t: &Tensor) -> Result<Vec<Op>> {
-        let times: Vec<f64> = t.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1()?;
-        let turn = |t: f64| self.sde.factor(t).inverse()?.mul(&self.sde.covariance(t).sqrt()?);
-        match times.as_slice() {
-            [first, rest @ ..] if rest.iter().all(|t| t == first) => Ok(vec![turn(*first)?]),
-            times => times.iter().map(|&t| turn(t)).collect(),
-        }
+        operators_at(t, |t| self.sde.factor(t).inverse()?.mul(&self.sde.covariance(t).sqrt()?))
     }
 
     fn seen(&self, t: &Tensor, output: Tensor) -> Result<Tensor> {

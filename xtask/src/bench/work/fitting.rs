@@ -54,7 +54,7 @@ impl Fitting {
             ))
         })?;
         let loss: Box<dyn Loss> = match forward {
-            Some(forward) => preset.loss.learned(None, forward, &preset.train)?,
+            Some(forward) => preset.loss.learned(None, forward, (&params, &preset.train))?,
             None => Box::new(preset.loss.build(Arc::from(preset.process.build()?))?),
         };
         let place = tempfile::tempdir()?;

@@ -102,12 +102,16 @@ fn weighted(row: &Row) -> (f64, Option<f64>) {
 
 fn totals(rows: &[Row]) -> (f64, Option<f64>) {
     let ours = rows.iter().map(|row| weighted(row).0).sum();
-    let theirs = rows.iter().filter(|row| row.count > 0).map(|row| weighted(row).1).sum();
+    let used = rows.iter().filter(|row| row.count > 0);
+    let theirs = used.map(|row| weighted(row).1).sum::<Option<f64>>().filter(|_| ours > 0.0);
     (ours, theirs)
 }
 
 fn title(rows: &[Row], threads: usize, batch: usize) -> String {
     let (ours, theirs) = totals(rows);
+    if ours == 0.0 {
+        return format!("{}, batch {batch}; of no training step", threads_label(threads));
+    }
     let theirs = theirs.map_or(String::new(), |t| format!(", PyTorch {} ({:.2})", seconds(t), ours / t));
     format!(
         "{}, batch {batch}; of a training step these are {}{theirs}",
@@ -130,17 +134,18 @@ fn table(rows: &[Row], peak: f64) -> Table {
             Work::Bytes(n) => (format!("{:.1} GB/s", n / time / 1e9), "–".into()),
         };
         let (ours, _) = weighted(row);
+        let of_step = |text: String| if row.count > 0 { text } else { "–".into() };
         table.row([
             row.label.clone(),
             row.pass.name().to_owned(),
-            row.count.to_string(),
+            of_step(row.count.to_string()),
             seconds(time),
             row.outcome.their_seconds().map_or("–".into(), |s| seconds(s.median)),
             ratio(row.outcome.ratio()),
             rate,
             of_peak,
-            seconds(ours),
-            format!("{:.1} %", 100.0 * ours / total),
+            of_step(seconds(ours)),
+            of_step(format!("{:.1} %", 100.0 * ours / total)),
         ]);
     }
     table
