@@ -37,6 +37,7 @@ pub mod process;
 pub mod quadrature;
 mod rotating_frame;
 pub mod state_sde;
+pub mod target;
 mod tensor;
 
 pub use combine::{Combined, combine};
@@ -55,6 +56,7 @@ pub use prediction::{Conversion, Prediction};
 pub use process::{Auxiliary, LinearSde, ScalarSde, Span, check_process};
 pub use rotating_frame::RotatingFrame;
 pub use state_sde::StateSde;
+pub use target::{LogDensity, Target, TargetFn};
 pub use tensor::{Converted, apply_each, convert, operators_at};
 
 /// The snippet of the crate's README, run as a test.

@@ -63,6 +63,16 @@ struct Component {
     covariance: Spectrum,
 }
 
+/// A component in the axes of its covariance `Q diag(v) Qᵀ`.
+#[derive(Debug, Clone)]
+pub(crate) struct Axes {
+    pub log_weight: f64,
+    pub mean: Vec<f64>,
+    pub variances: Vec<f64>,
+    /// Q, row by row; none means the axes of the state.
+    pub basis: Option<Vec<f64>>,
+}
+
 /// A mixture of Gaussians on the state space, point masses included.
 #[derive(Debug, Clone)]
 pub struct Mixture {
@@ -174,6 +184,16 @@ impl Mixture {
     /// D.
     pub fn dim(&self) -> usize {
         self.components[0].mean.len()
+    }
+
+    /// The components, in the axes of each.
+    pub(crate) fn axes(&self) -> impl Iterator<Item = Axes> {
+        self.components.iter().map(|component| Axes {
+            log_weight: component.log_weight,
+            mean: component.mean.as_slice().to_vec(),
+            variances: component.covariance.values.as_slice().to_vec(),
+            basis: component.covariance.basis.as_ref().map(|q| q.transpose().as_slice().to_vec()),
+        })
     }
 
     /// A point of the law.

@@ -1,0 +1,163 @@
+//! Targets: scores against finite differences, normalisers against quadrature, forms that must agree, points that are refused.
+
+use candle_core::{Device, Tensor};
+use nalgebra::DMatrix;
+use sde_core::noise::{Noise, Stream};
+use sde_core::oracle::Mixture;
+use sde_core::process::Vp;
+use sde_core::target::{Cox, CoxGrid, Funnel, MixtureTarget, Rings, gaussian};
+use sde_core::{Error, OracleField, Result, Target, TargetFn};
+
+fn at(target: &dyn Target, x: &[f64]) -> Result<(f64, Vec<f64>)> {
+    let x = Tensor::from_vec(x.to_vec(), (1, x.len()), &Device::Cpu)?;
+    let density = target.finite_log_density(&x)?;
+    Ok((density.value.to_vec1::<f64>()?[0], density.score.flatten_all()?.to_vec1()?))
+}
+
+fn skewed() -> Result<Mixture> {
+    let full = DMatrix::from_row_slice(2, 2, &[0.5, 0.2, 0.2, 0.3]);
+    let narrow = DMatrix::from_row_slice(2, 2, &[0.1, -0.05, -0.05, 0.2]);
+    Mixture::new(&[0.3, 0.7], &[vec![1.0, 0.0], vec![-1.0, 0.5]], &[full, narrow])
+}
+
+fn points(n: usize, dim: usize, scale: f64) -> Vec<Vec<f64>> {
+    let mut draws = Noise::new(5).draws(Stream::User, 0, dim as u32);
+    (0..n).map(|_| (0..dim).map(|_| scale * draws.normal()).collect()).collect()
+}
+
+#[test]
+fn scores_are_the_gradients() -> Result<()> {
+    let counts: Vec<f64> = (0..16).map(|i| f64::from(i % 3)).collect();
+    let grid = CoxGrid::published(4, 16);
+    let targets: Vec<(Box<dyn Target>, f64)> = vec![
+        (Box::new(MixtureTarget::new("mixture", &skewed()?, 0.7)?), 1.0),
+        (Box::new(gaussian(vec![0.3, -1.0, 2.0], vec![0.2, 1.0, 4.0], -2.0)?), 1.0),
+        (Box::new(Funnel::new(10, 9.0)?), 1.5),
+        (Box::new(Rings), 2.0),
+        (Box::new(Cox::new(grid, &counts, false)?), 1.0),
+        (Box::new(Cox::new(grid, &counts, true)?), 1.0),
+    ];
+    for (target, scale) in &targets {
+        for x in points(5, target.dim(), *scale) {
+            let (_, score) = at(target, &x)?;
+            for i in 0..x.len() {
+                let moved = |h: f64| {
+                    let mut x = x.clone();
+                    x[i] += h;
+                    Ok::<_, Error>(at(target, &x)?.0)
+                };
+                let h = 1e-4;
+                // Central differences of fourth order: h⁴ of a fifth derivative.
+                let found =
+                    (8.0 * (moved(h)? - moved(-h)?) - (moved(2.0 * h)? - moved(-2.0 * h)?)) / (12.0 * h);
+                let scale = score.iter().fold(1.0, |a: f64, s| a.max(s.abs()));
+                assert!(
+                    (found - score[i]).abs() < 1e-7 * scale,
+                    "{} {i}: {found} {}",
+                    target.name(),
+                    score[i]
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_mixture_as_a_target_is_the_oracle_without_noise() -> Result<()> {
+    let (mixture, sde) = (skewed()?, Vp::STANDARD);
+    let target = MixtureTarget::new("mixture", &mixture, 1.5)?;
+    for x in points(8, 2, 1.0) {
+        let batch = Tensor::from_vec(x.clone(), (1, 2), &Device::Cpu)?;
+        // The noise at this time has a variance of 1e-9.
+        let oracle = OracleField::noise(&mixture, &sde).log_density(&batch, &[1e-8])?[0];
+        assert!((at(&target, &x)?.0 - 1.5 - oracle).abs() < 1e-6);
+    }
+    Ok(())
+}
+
+/// ∫ f over [a, b] by the trapezium rule, which converges exponentially for what vanishes at both ends.
+fn integral(a: f64, b: f64, n: usize, f: impl Fn(f64) -> Result<f64>) -> Result<f64> {
+    let h = (b - a) / n as f64;
+    Ok(h * (0..=n).map(|i| f(a + h * i as f64)).sum::<Result<f64>>()?)
+}
+
+#[test]
+fn normalisers_are_those_of_quadrature() -> Result<()> {
+    let mixture = MixtureTarget::new("mixture", &skewed()?, 0.7)?;
+    let z = integral(-8.0, 8.0, 400, |y| integral(-8.0, 8.0, 400, |x| Ok(at(&mixture, &[x, y])?.0.exp())))?;
+    assert!((z.ln() - 0.7).abs() < 1e-9, "{}", z.ln());
+
+    // In polar coordinates, along one ray; the cusps between rings hold e^-100.
+    let z = integral(1e-9, 8.0, 40_000, |r| Ok(std::f64::consts::TAU * r * at(&Rings, &[r, 0.0])?.0.exp()))?;
+    assert!((z.ln() - 2.304_881_5).abs() < 1e-7, "{}", z.ln());
+    assert!((Rings.log_normaliser().unwrap_or(0.0) - z.ln()).abs() < 1e-9);
+
+    for variance in [1.0, 9.0] {
+        let funnel = Funnel::new(2, variance)?;
+        let z = integral(-24.0, 24.0, 200, |neck| {
+            let spread = (0.5 * neck).exp();
+            Ok(spread * integral(-9.0, 9.0, 120, |v| Ok(at(&funnel, &[neck, v * spread])?.0.exp()))?)
+        })?;
+        assert!(z.ln().abs() < 1e-9, "{}", z.ln());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_cox_process_on_one_cell_is_poisson_under_a_log_normal() -> Result<()> {
+    // Exchanging the integration over x for that over z changes nothing.
+    let grid = CoxGrid::published(1, 3);
+    let [field, white] = [false, true].map(|whitened| Cox::new(grid, &[3.0], whitened));
+    let z = |target: Cox| integral(-15.0, 15.0, 4000, move |x| Ok(at(&target, &[x])?.0.exp()));
+    let (field, white) = (z(field?)?, z(white?)?);
+    let direct = integral(-12.0, 12.0, 4000, |z| {
+        let x = grid.mean + 1.91f64.sqrt() * z;
+        Ok((3.0 * x - x.exp() - 0.5 * z * z).exp() / std::f64::consts::TAU.sqrt())
+    })?;
+    assert!((field / direct - 1.0).abs() < 1e-9 && (white / direct - 1.0).abs() < 1e-9);
+    Ok(())
+}
+
+#[test]
+fn whitening_is_a_change_of_variables() -> Result<()> {
+    let grid = CoxGrid::published(4, 16);
+    let counts: Vec<f64> = (0..16).map(|i| f64::from(i % 2)).collect();
+    let (field, white) = (Cox::new(grid, &counts, false)?, Cox::new(grid, &counts, true)?);
+    let mut jacobian = Vec::new();
+    for z in points(4, 16, 1.0) {
+        let x = white.field(&Tensor::from_vec(z.clone(), (1, 16), &Device::Cpu)?)?;
+        jacobian.push(at(&white, &z)?.0 - at(&field, &x.flatten_all()?.to_vec1::<f64>()?)?.0);
+    }
+    assert!(jacobian.iter().all(|j| (j - jacobian[0]).abs() < 1e-10), "{jacobian:?}");
+    Ok(())
+}
+
+#[test]
+fn points_are_counted_in_their_cells() -> Result<()> {
+    let grid = CoxGrid::published(2, 4);
+    let counts = grid.counts(&[[0.1, 0.9], [0.5, 0.0], [1.0, 1.0], [0.2, 0.6]])?;
+    assert_eq!(counts, [0.0, 2.0, 1.0, 1.0]);
+    assert!(grid.counts(&[[0.1, 1.1]]).is_err() && grid.counts(&[[f64::NAN, 0.1]]).is_err());
+    Ok(())
+}
+
+#[test]
+fn what_is_not_a_density_is_refused() -> Result<()> {
+    let half = TargetFn::new("half line", 1, None, |x: &[f64], score: &mut [f64]| {
+        score[0] = -1.0;
+        if x[0] < 0.0 { f64::NEG_INFINITY } else { -x[0] }
+    });
+    let x = Tensor::new(&[[1.0], [2.0], [-1.0]], &Device::Cpu)?;
+    assert_eq!(half.log_density(&x)?.value.to_vec1::<f64>()?, [-1.0, -2.0, f64::NEG_INFINITY]);
+    let error = half.finite_log_density(&x).err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(error.contains("half line") && error.contains("sample 2"), "{error}");
+
+    assert!(Rings.log_density(&Tensor::new(&[[1f64, 2.0, 3.0]], &Device::Cpu)?).is_err());
+    assert!(Rings.log_density(&Tensor::new(&[[1f32, 2.0]], &Device::Cpu)?).is_err());
+    assert!(gaussian(vec![0.0], vec![0.0], 0.0).is_err() && Funnel::new(1, 9.0).is_err());
+    let grid = CoxGrid::published(2, 4);
+    assert!(Cox::new(grid, &[1.0; 3], true).is_err() && Cox::new(grid, &[-1.0; 4], true).is_err());
+    assert!(Cox::new(CoxGrid { length: f64::NAN, ..grid }, &[1.0; 4], false).is_err());
+    Ok(())
+}
