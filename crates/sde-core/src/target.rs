@@ -14,12 +14,16 @@ mod funnel;
 mod gaussian;
 mod mixture;
 mod rings;
+mod sampler;
+mod weights;
 
 pub use cox::{Cox, CoxGrid};
 pub use funnel::Funnel;
 pub use gaussian::gaussian;
 pub use mixture::MixtureTarget;
 pub use rings::Rings;
+pub use sampler::{Drawn, TargetSampler};
+pub use weights::{LogMean, LogWeights};
 
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;

@@ -5,7 +5,7 @@ use nalgebra::DMatrix;
 use sde_core::noise::{Noise, Stream};
 use sde_core::oracle::Mixture;
 use sde_core::process::Vp;
-use sde_core::target::{Cox, CoxGrid, Funnel, MixtureTarget, Rings, gaussian};
+use sde_core::target::{Cox, CoxGrid, Funnel, LogWeights, MixtureTarget, Rings, gaussian};
 use sde_core::{Error, OracleField, Result, Target, TargetFn};
 
 fn at(target: &dyn Target, x: &[f64]) -> Result<(f64, Vec<f64>)> {
@@ -159,5 +159,27 @@ fn what_is_not_a_density_is_refused() -> Result<()> {
     let grid = CoxGrid::published(2, 4);
     assert!(Cox::new(grid, &[1.0; 3], true).is_err() && Cox::new(grid, &[-1.0; 4], true).is_err());
     assert!(Cox::new(CoxGrid { length: f64::NAN, ..grid }, &[1.0; 4], false).is_err());
+    Ok(())
+}
+
+#[test]
+fn weights_say_what_their_sums_say() -> Result<()> {
+    let logs = [1.0f64, 2.0, 4.0].map(f64::ln);
+    // The same far from one, where the sums would overflow.
+    for shift in [0.0, 800.0, -800.0] {
+        let weights = LogWeights::new(logs.iter().map(|l| l + shift).chain([f64::NEG_INFINITY]).collect())?;
+        let mean = weights.log_mean();
+        assert!((mean.value - shift - 1.75f64.ln()).abs() < 1e-12);
+        // Σ(w − 1.75)² = 0.5625 + 0.0625 + 5.0625 + 3.0625, over 3·4.
+        assert!((mean.standard_error.unwrap_or(0.0) - (8.75f64 / 12.0).sqrt() / 1.75).abs() < 1e-12);
+        assert!((weights.effective_share() - 49.0 / (4.0 * 21.0)).abs() < 1e-12);
+        let chosen = weights.resample(70, &mut Noise::new(1).draws(Stream::User, 0, 0));
+        let counts: Vec<usize> = (0..4).map(|i| chosen.iter().filter(|c| **c == i).count()).collect();
+        let close = counts.iter().zip([10, 20, 40, 0]).all(|(&a, b): (_, usize)| a.abs_diff(b) <= 1);
+        assert!(close && counts[3] == 0, "{counts:?}");
+    }
+    assert_eq!(LogWeights::new(vec![-3.0; 5])?.effective_share(), 1.0);
+    assert!(LogWeights::new(vec![f64::NAN, 0.0]).is_err() && LogWeights::new(vec![f64::INFINITY]).is_err());
+    assert!(LogWeights::new(vec![f64::NEG_INFINITY; 2]).is_err() && LogWeights::new(Vec::new()).is_err());
     Ok(())
 }
