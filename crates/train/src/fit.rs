@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Device, Tensor};
-use sde_core::Model;
 use sde_core::noise::{BatchNoise, Noise};
 use sde_data::{Batch, Dataset, Order, Prefetch};
 use sde_nets::Params;
@@ -23,7 +22,8 @@ use crate::config::TrainConfig;
 use crate::events::Events;
 use crate::group::Groups;
 use crate::labels;
-use crate::loss::{Loss, LossValue, WithoutDropout};
+use crate::loss::LossValue;
+use crate::objective::Objective;
 use crate::run_dir::{LogRecord, RunDir};
 use crate::state::State;
 use crate::{Error, Result};
@@ -39,12 +39,10 @@ pub struct Task<'a> {
     pub config: &'a TrainConfig,
     /// What it is part of: the seed, and what a checkpoint must agree with.
     pub origin: &'a Origin,
-    /// The network, built on the parameters of the [`State`].
-    pub model: &'a dyn Model,
+    /// What is minimised, with the networks that it trains, built on the parameters of the [`State`].
+    pub objective: &'a dyn Objective,
     /// The number of classes of a conditional network, which is given the labels of the data; an unconditional one does without.
     pub classes: Option<usize>,
-    /// The objective.
-    pub loss: &'a dyn Loss,
     /// The training data.
     pub data: Arc<dyn Dataset>,
     /// The held-out data, if its loss is measured.
@@ -244,14 +242,19 @@ fn loss_and_gradients(task: &Task<'_>, params: &Params, batch: &Batch, noise: &B
     let mut terms = BTreeMap::new();
     let mut losses = Vec::new();
     for (part, noise, share) in micro_batches(task, params, batch, noise)? {
-        let LossValue { total, terms: parts } = task.loss.loss(task.model, &part, &noise)?;
+        let LossValue { total, terms: parts, gradients: made } = task.objective.value(&part, &noise)?;
         let total = (total * share)?;
-        let store = sde_nets::backward(&total)?;
+        // Gradients that came with the value are of it, and not yet of its share.
+        let (store, factor) = match made {
+            Some(made) => (made, share),
+            None => (sde_nets::backward(&total)?, 1.0),
+        };
         let groups = Groups(&task.config.groups);
         for (name, var) in
             params.iter().filter(|(name, _)| groups.rate(name, u64::from(noise.step)).is_some())
         {
             let gradient = store.get(var).ok_or_else(|| Error::NoGradient { name: name.to_owned() })?;
+            let gradient = if factor == 1.0 { gradient.clone() } else { (gradient * factor)? };
             let sum = match gradients.get(name) {
                 None => gradient.detach(),
                 Some(sum) => (sum + gradient)?.detach(),
@@ -274,7 +277,7 @@ fn held_out_loss(task: &Task<'_>, params: &Params) -> Result<Option<f64>> {
     let batch = data.batch(&examples, &noise)?;
     let mut losses = Vec::new();
     for (part, noise, share) in micro_batches(task, params, &batch, &noise)? {
-        losses.push((task.loss.loss(&WithoutDropout(task.model), &part, &noise)?.total.detach() * share)?);
+        losses.push((task.objective.held_out(&part, &noise)?.total.detach() * share)?);
     }
     sum_on_host(&losses).map(Some)
 }

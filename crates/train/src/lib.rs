@@ -43,12 +43,12 @@
 //!     tensorboard: None,
 //! };
 //! let times = TimeLaw::Uniform { from: 1e-5, to: 1.0 };
+//! let loss = Dsm::new(Arc::new(Vp::STANDARD), times, Weighting::Simple, Reduction::Mean)?;
 //! let task = Task {
 //!     config: &config,
 //!     origin: &Origin { seed: 0, config_sha256: hash::sha256(b"the preset"), code: "0.1.0".into() },
-//!     model: &model,
+//!     objective: &Scored { model: &model, loss: &loss },
 //!     classes: None,
-//!     loss: &Dsm::new(Arc::new(Vp::STANDARD), times, Weighting::Simple, Reduction::Mean)?,
 //!     data: Arc::new(ToySet::new(Toy::by_name("checkerboard")?, 0, Split::Train, 1000)),
 //!     held_out: None,
 //! };
@@ -61,6 +61,7 @@
 //! ```
 
 mod adam;
+pub mod adjoint;
 pub mod checkpoint;
 pub mod clip;
 mod config;
@@ -74,6 +75,7 @@ mod group;
 pub mod hash;
 mod labels;
 pub mod loss;
+mod objective;
 mod run_dir;
 mod schedule;
 mod state;
@@ -85,6 +87,7 @@ pub use error::{Error, Result};
 pub use fit::{Ended, Hooks, Resumed, Task, fit, resume};
 pub use forward::{Diffused, Family, Flow, Forward, ForwardConfig, StateFrame};
 pub use group::Group;
+pub use objective::{Objective, Scored};
 pub use run_dir::{LogRecord, RunDir, Target, newest_run};
 pub use schedule::{Decay, Schedule};
 pub use state::{State, WEIGHTS, ema_file};

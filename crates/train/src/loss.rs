@@ -18,19 +18,29 @@ pub use variance::VarianceLoss;
 pub use weighting::Weighting;
 
 use candle_core::Tensor;
+use candle_core::backprop::GradStore;
+use sde_core::Model;
 use sde_core::noise::BatchNoise;
-use sde_core::{Model, Pass, Prediction};
 use sde_data::Batch;
 
 use crate::Result;
 
 /// The value of a loss on a batch.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct LossValue {
     /// The mean over the samples, a scalar on the tape.
     pub total: Tensor,
     /// Parts worth logging, by name; reading them costs a transfer from the device, so a loss without parts has none.
     pub terms: Vec<(&'static str, f64)>,
+    /// Its gradients, where they were found otherwise than on one tape; else they are those of `total`.
+    pub gradients: Option<GradStore>,
+}
+
+impl LossValue {
+    /// A value on the tape, without parts.
+    pub fn on_tape(total: Tensor) -> Self {
+        Self { total, terms: Vec::new(), gradients: None }
+    }
 }
 
 /// A training objective.
@@ -43,24 +53,4 @@ pub trait Loss {
     /// # Shapes
     /// `batch.x` `[B, …]`, on the device and of the type of the model's parameters; `noise` has B samples.
     fn loss(&self, model: &dyn Model, batch: &Batch, noise: &BatchNoise) -> Result<LossValue>;
-}
-
-/// A model with dropout off: what is measured on held-out data.
-pub struct WithoutDropout<'a>(pub &'a dyn Model);
-
-impl Model for WithoutDropout<'_> {
-    fn prediction(&self) -> Prediction {
-        self.0.prediction()
-    }
-    fn forward(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> sde_core::Result<Tensor> {
-        self.0.forward(x, t, Pass { dropout: None, ..pass })
-    }
-    fn forward_with_second(
-        &self,
-        x: &Tensor,
-        t: &Tensor,
-        pass: Pass<'_>,
-    ) -> sde_core::Result<(Tensor, Option<Tensor>)> {
-        self.0.forward_with_second(x, t, Pass { dropout: None, ..pass })
-    }
 }

@@ -99,9 +99,8 @@ fn process(path: &Path, config: &TrainConfig, until: u64, crash: Option<u64>) ->
     let task = Task {
         config,
         origin: &origin(),
-        model: &model,
+        objective: &Scored { model: &model, loss: &dsm()? },
         classes: None,
-        loss: &dsm()?,
         data: points(Split::Train),
         held_out: Some(points(Split::Test)),
     };
@@ -251,9 +250,9 @@ struct Broken {
 
 impl Loss for Broken {
     fn loss(&self, model: &dyn Model, batch: &Batch, noise: &BatchNoise) -> Result<LossValue> {
-        let LossValue { total, terms } = self.loss.loss(model, batch, noise)?;
+        let LossValue { total, terms, gradients } = self.loss.loss(model, batch, noise)?;
         let factor = if noise.step == self.at { self.factor } else { 1.0 };
-        Ok(LossValue { total: (total * factor)?, terms })
+        Ok(LossValue { total: (total * factor)?, terms, gradients })
     }
 }
 
@@ -270,9 +269,8 @@ fn a_loss_that_is_not_finite_changes_nothing() -> Result<()> {
         let task = Task {
             config: &config,
             origin: &origin(),
-            model: &model,
+            objective: &Scored { model: &model, loss: &loss },
             classes: None,
-            loss: &loss,
             data: points(Split::Train),
             held_out: None,
         };
@@ -297,10 +295,10 @@ struct Overflowing(Dsm);
 
 impl Loss for Overflowing {
     fn loss(&self, model: &dyn Model, batch: &Batch, noise: &BatchNoise) -> Result<LossValue> {
-        let LossValue { total, terms } = self.0.loss(model, batch, noise)?;
+        let LossValue { total, terms, gradients } = self.0.loss(model, batch, noise)?;
         // The slope of √x at 0 is infinite.
         let root = ((&total - &total.detach())?.sqrt())?;
-        Ok(LossValue { total: if noise.step == 3 { root } else { total }, terms })
+        Ok(LossValue { total: if noise.step == 3 { root } else { total }, terms, gradients })
     }
 }
 
@@ -316,9 +314,8 @@ fn gradients_that_are_not_finite_stop_the_training_or_are_replaced_where_asked()
         let task = Task {
             config: &config,
             origin: &origin(),
-            model: &model,
+            objective: &Scored { model: &model, loss: &loss },
             classes: None,
-            loss: &loss,
             data: points(Split::Train),
             held_out: None,
         };
@@ -350,9 +347,8 @@ fn a_raised_flag_stops_at_the_next_step_with_a_checkpoint() -> Result<()> {
     let task = Task {
         config: &config,
         origin: &origin(),
-        model: &model,
+        objective: &Scored { model: &model, loss: &dsm()? },
         classes: None,
-        loss: &dsm()?,
         data: points(Split::Train),
         held_out: Some(points(Split::Test)),
     };
@@ -410,9 +406,8 @@ fn micro_batches_add_up_to_the_batch_dropout_included() -> Result<()> {
         let task = Task {
             config: &config,
             origin: &origin(),
-            model: &model,
+            objective: &Scored { model: &model, loss: &dsm()? },
             classes: net.classes(),
-            loss: &dsm()?,
             data: Arc::new(digits(Split::Train)?),
             held_out: Some(Arc::new(digits(Split::Test)?)),
         };
@@ -461,9 +456,8 @@ fn an_unused_parameter_is_named() -> Result<()> {
     let task = Task {
         config: &config,
         origin: &origin(),
-        model: &model,
+        objective: &Scored { model: &model, loss: &dsm()? },
         classes: None,
-        loss: &dsm()?,
         data: points(Split::Train),
         held_out: None,
     };

@@ -246,9 +246,8 @@ fn process(path: &Path, train: &TrainConfig, until: u64) -> Result<()> {
     let task = Task {
         config: train,
         origin: &origin,
-        model: &model,
+        objective: &Scored { model: &model, loss: &loss },
         classes: None,
-        loss: &loss,
         data: points(Split::Train),
         held_out: Some(points(Split::Test)),
     };

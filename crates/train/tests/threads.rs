@@ -66,12 +66,12 @@ fn train(path: &Path, begin: impl FnOnce(&TrainConfig, &Params) -> Result<State>
     let mut state = begin(&config, &params)?;
     let mut run = RunDir::create_at(path, "", &BTreeMap::new())?;
     let time = TimeLaw::Uniform { from: 1e-5, to: 1.0 };
+    let loss = Dsm::new(Arc::new(Vp::STANDARD), time, Weighting::Simple, Reduction::Mean)?;
     let task = Task {
         config: &config,
         origin: &origin,
-        model: &model,
+        objective: &Scored { model: &model, loss: &loss },
         classes: None,
-        loss: &Dsm::new(Arc::new(Vp::STANDARD), time, Weighting::Simple, Reduction::Mean)?,
         data: Arc::new(digits(Split::Train)?),
         held_out: None,
     };

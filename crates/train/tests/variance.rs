@@ -18,7 +18,7 @@ use sde_nets::{
 use sde_train::checkpoint::{Keep, Origin};
 use sde_train::loss::{Dsm, Loss, Reduction, TimeLaw, VarianceLoss, Weighting};
 use sde_train::{
-    AdamConfig, AdamKind, Decay, Result, RunDir, Schedule, State, Task, TrainConfig, fit, resume,
+    AdamConfig, AdamKind, Decay, Result, RunDir, Schedule, Scored, State, Task, TrainConfig, fit, resume,
 };
 
 /// ½ N((−0.9, 0.2), diag(0.03, 0.3)) + ½ N((0.8, −0.2), diag(0.2, 0.05)).
@@ -111,7 +111,8 @@ fn train(
     let origin = Origin { seed: 5, config_sha256: "c".into(), code: "test".into() };
     let mut state = State::new(config, params)?;
     resume(&mut run, &mut state, &origin)?;
-    let task = Task { config, origin: &origin, model, classes: None, loss, data, held_out: None };
+    let objective = &Scored { model, loss };
+    let task = Task { config, origin: &origin, objective, classes: None, data, held_out: None };
     fit(&task, &mut state, &mut run, until, &AtomicBool::new(false), &mut ())?;
     Ok(())
 }

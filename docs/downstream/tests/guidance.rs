@@ -14,7 +14,7 @@ use sde_nets::{MlpConfig, NetConfig, Params, TimeFeatures};
 use sde_train::checkpoint::{Keep, Origin};
 use sde_train::loss::{Dsm, Reduction, TimeLaw, Weighting};
 use sde_train::{
-    AdamConfig, AdamKind, Decay, EmaConfig, EmaLaw, RunDir, Schedule, State, Task, TrainConfig, fit,
+    AdamConfig, AdamKind, Decay, EmaConfig, EmaLaw, RunDir, Schedule, Scored, State, Task, TrainConfig, fit,
 };
 
 const STEPS: u64 = 6000;
@@ -68,12 +68,12 @@ fn guidance_trades_diversity_for_the_class() -> Result<(), Box<dyn std::error::E
     let mut run = RunDir::create_at(&place.path().join("run"), "", &BTreeMap::new())?;
     let mut state = State::new(&config, &params)?;
     let (sde, times) = (Vp::STANDARD, TimeLaw::Uniform { from: 1e-3, to: 1.0 });
+    let loss = Dsm::new(Arc::new(sde), times, Weighting::Simple, Reduction::Mean)?;
     let task = Task {
         config: &config,
         origin: &Origin { seed: 0, config_sha256: String::new(), code: String::new() },
-        model: &model,
+        objective: &Scored { model: &model, loss: &loss },
         classes: net.classes(),
-        loss: &Dsm::new(Arc::new(sde), times, Weighting::Simple, Reduction::Mean)?,
         data: Arc::new(digits(Split::Train)?),
         held_out: None,
     };

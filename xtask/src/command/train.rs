@@ -21,7 +21,7 @@ use sde_nets::{Params, Weights};
 use sde_train::checkpoint::Origin;
 use sde_train::hash::{sha256, weights_hash};
 use sde_train::loss::Loss;
-use sde_train::{Ended, Hooks, LogRecord, RunDir, State, Task, fit, resume};
+use sde_train::{Ended, Hooks, LogRecord, RunDir, Scored, State, Task, fit, resume};
 use serde_json::{Value, json};
 
 use super::presets::grouped;
@@ -225,9 +225,8 @@ fn train(
     let task = Task {
         config: &preset.train,
         origin: &origin,
-        model: model.as_ref(),
+        objective: &Scored { model: &model, loss: loss.as_ref() },
         classes: preset.net.classes(),
-        loss: loss.as_ref(),
         data,
         held_out,
     };

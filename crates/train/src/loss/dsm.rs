@@ -113,6 +113,6 @@ impl Dsm {
 impl Loss for Dsm {
     fn loss(&self, model: &dyn Model, batch: &Batch, noise: &BatchNoise) -> Result<LossValue> {
         let total = self.per_sample(model, batch, noise)?.mean_all()?;
-        Ok(LossValue { total, terms: Vec::new() })
+        Ok(LossValue::on_tape(total))
     }
 }

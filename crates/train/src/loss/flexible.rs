@@ -245,10 +245,10 @@ impl Loss for Flexible {
     fn loss(&self, model: &dyn Model, batch: &Batch, noise: &BatchNoise) -> Result<LossValue> {
         let (costs, penalty) = self.parts(model, batch, noise)?;
         let total = costs.mean_all()?;
-        let Some(penalty) = penalty else { return Ok(LossValue { total, terms: Vec::new() }) };
+        let Some(penalty) = penalty else { return Ok(LossValue::on_tape(total)) };
         let penalty = penalty.mean_all()?;
         // One transfer, beside the backward passes that the penalty has taken.
         let value = penalty.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_scalar()?;
-        Ok(LossValue { total: (total + penalty)?, terms: vec![(PENALTY, value)] })
+        Ok(LossValue { terms: vec![(PENALTY, value)], ..LossValue::on_tape((total + penalty)?) })
     }
 }

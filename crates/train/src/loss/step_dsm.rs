@@ -83,7 +83,7 @@ impl StepDsm {
 impl Loss for StepDsm {
     fn loss(&self, model: &dyn Model, batch: &Batch, noise: &BatchNoise) -> Result<LossValue> {
         let total = self.per_sample(model, batch, noise)?.mean_all()?;
-        Ok(LossValue { total, terms: Vec::new() })
+        Ok(LossValue::on_tape(total))
     }
 }
 

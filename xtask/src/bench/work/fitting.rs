@@ -15,7 +15,7 @@ use sde_data::{Dataset, Split};
 use sde_nets::Params;
 use sde_train::checkpoint::Origin;
 use sde_train::loss::Loss;
-use sde_train::{Hooks, RunDir, State, Task, TrainConfig, fit};
+use sde_train::{Hooks, RunDir, Scored, State, Task, TrainConfig, fit};
 use tempfile::TempDir;
 
 use super::Work;
@@ -100,9 +100,8 @@ impl Work for Fitting {
         let task = Task {
             config: &config,
             origin: &self.origin,
-            model: self.model.as_ref(),
+            objective: &Scored { model: &self.model, loss: self.loss.as_ref() },
             classes: self.classes,
-            loss: self.loss.as_ref(),
             data: self.data.clone(),
             held_out: None,
         };
