@@ -23,6 +23,8 @@ mod weights;
 
 use anyhow::Result;
 
+pub use sample::picture;
+
 use crate::cli::Command;
 use crate::output::Output;
 

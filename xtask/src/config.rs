@@ -190,6 +190,28 @@ impl Source {
         Ok(())
     }
 
+    /// What the configuration says that it is of; nothing for a score model.
+    pub fn method(&self) -> Option<&str> {
+        self.table.get("method").and_then(toml::Value::as_str)
+    }
+
+    /// The configuration of a score model.
+    ///
+    /// # Errors
+    /// Where it is of another method, and as [`Source::parse`].
+    pub fn score(&self) -> Result<Preset> {
+        match self.method() {
+            None => self.parse(),
+            Some(method) => {
+                let text = format!(
+                    "{}: method = \"{method}\", and what is asked for needs a score model",
+                    self.origin
+                );
+                Err(Failure::Usage(text).into())
+            }
+        }
+    }
+
     /// Sets a value that an option of its own gives.
     pub fn put(&mut self, section: &str, key: &str, value: impl Into<toml::Value>) {
         if let Some(table) = self.table.get_mut(section).and_then(toml::Value::as_table_mut) {
@@ -232,7 +254,8 @@ fn explain(path: &str, message: &str) -> String {
     }
 }
 
-fn did_you_mean(hint: Option<&str>) -> String {
+/// A hint at the end of a message.
+pub fn did_you_mean(hint: Option<&str>) -> String {
     hint.map_or(String::new(), |hint| format!("; hint: did you mean \"{hint}\"?"))
 }
 

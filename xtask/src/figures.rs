@@ -37,6 +37,14 @@ pub fn short(estimate: &Estimate) -> String {
     with_error(estimate.value, estimate.standard_error)
 }
 
+/// 35218947 as 35,218,947.
+pub fn grouped(n: usize) -> String {
+    let digits = n.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
+    groups.join(",")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,6 +17,7 @@ mod files;
 mod gallery;
 mod inception;
 mod journal;
+mod method;
 mod oracle;
 mod output;
 mod pictures;

@@ -128,7 +128,7 @@ impl Run {
         let mut source = Source::read(&path.join("config.toml"))?;
         edit(&mut source);
         sets.iter().try_for_each(|set| source.set(set))?;
-        let preset: Preset = source.parse()?;
+        let preset = source.score()?;
         let latest = checkpoint::latest(&path.join("checkpoints"))?;
         for (skipped, why) in &latest.skipped {
             output.say(format!("passing over {}: {why}", skipped.display()));

@@ -50,7 +50,7 @@ impl VarianceConfig {
             ))
         })?;
         let path = locate(Some(base)).with_context(|| format!("variance.base {}", base.display()))?;
-        let found: Preset = Source::read(&path.join("config.toml"))?.parse()?;
+        let found = Source::read(&path.join("config.toml"))?.score()?;
         let differs = |section: &str| {
             Failure::Config(format!(
                 "variance.base {}: its section [{section}] is another than that of {}; take its values with --set, or another base",

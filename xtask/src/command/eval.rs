@@ -13,7 +13,7 @@ use crate::run::locate;
 /// Runs the command.
 pub fn run(args: &Eval, output: Output) -> Result<()> {
     let path = locate(args.run.as_deref())?;
-    let preset: Preset = Source::read(&path.join("config.toml"))?.parse()?;
+    let preset = Source::read(&path.join("config.toml"))?.score()?;
     let run = path.display().to_string();
     let reference = args.fid.map(|_| reference(&preset)).transpose()?;
     if reference.is_some() && !inception::place().is_file() {

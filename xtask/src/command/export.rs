@@ -31,7 +31,7 @@ pub fn run(args: &Export, output: Output) -> Result<()> {
         return Err(Failure::Usage(text).into());
     }
     let path = locate(args.run.as_deref())?;
-    let preset: Preset = Source::read(&path.join("config.toml"))?.parse()?;
+    let preset = Source::read(&path.join("config.toml"))?.score()?;
     if preset.variance.is_some() {
         let text = format!(
             "{}: a second output is no network of its own; export the run it stands on",

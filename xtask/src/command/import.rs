@@ -20,11 +20,12 @@ use serde_json::json;
 
 use self::found::Found;
 use self::preset::Imported;
-use super::presets::grouped;
 use super::train::{bearing, flat};
 use crate::cli::Import;
 use crate::config::{Preset, Source};
 use crate::exit::Failure;
+use crate::figures::grouped;
+use crate::method;
 use crate::output::Output;
 use crate::provenance::{provenance, revision};
 use crate::run::ROOT;
@@ -53,7 +54,7 @@ pub fn run(args: &Import, output: Output) -> Result<()> {
     let state = State::adopt(&preset.train, &params, imported.average.as_ref(), moments, imported.step)?;
     let origin = Origin {
         seed: SEED,
-        config_sha256: sha256(bearing(&preset)?.to_string().as_bytes()),
+        config_sha256: sha256(bearing(&method::score(&preset))?.to_string().as_bytes()),
         code: revision(),
     };
     let history = history(args, &found, &imported);
@@ -92,7 +93,7 @@ fn settled(args: &Import, found: &Found, imported: &Imported) -> Result<Preset> 
     if !matches!(found, Found::ScoreSde(..)) {
         args.sets.iter().try_for_each(|set| source.set(set))?;
     }
-    let preset: Preset = source.parse()?;
+    let preset = source.score()?;
     preset.train.check()?;
     Ok(preset)
 }

@@ -14,9 +14,9 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::presets::grouped;
 use crate::cli::Results;
 use crate::exit::Failure;
+use crate::figures::grouped;
 use crate::output::{Output, write_whole};
 use crate::table::Table;
 

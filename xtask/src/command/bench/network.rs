@@ -10,8 +10,8 @@ use crate::bench::case::Case;
 use crate::bench::duel::Outcome;
 use crate::bench::inventory::{self, inventory};
 use crate::bench::table::{megabytes, ratio, seconds};
-use crate::command::presets::grouped;
 use crate::config::Preset;
+use crate::figures::grouped;
 use crate::table::Table;
 
 /// A measurement with what it was.

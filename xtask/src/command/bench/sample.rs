@@ -7,7 +7,7 @@ use super::network::{Row, finish, flops};
 use super::session::Session;
 use crate::bench::case::Case;
 use crate::cli::BenchSample;
-use crate::config::{Preset, Source};
+use crate::config::Source;
 use crate::exit::Failure;
 use crate::output::Output;
 
@@ -21,7 +21,7 @@ pub fn run(args: &BenchSample, output: Output) -> Result<()> {
         source.put("sampler", "name", name.as_str());
     }
     args.sets.iter().try_for_each(|set| source.set(set))?;
-    let mut preset: Preset = source.parse()?;
+    let mut preset = source.score()?;
     preset.sampler.resolve(&preset.process)?;
     let (shape, _) = preset.data.facts(output)?;
     let Some(nfe) = preset.sampler.nfe(preset.process.build()?.as_ref())? else {

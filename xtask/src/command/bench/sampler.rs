@@ -51,7 +51,7 @@ pub fn run(args: &BenchSampler, output: Output) -> Result<()> {
         None => {
             let mut source = Source::find(&args.preset)?;
             args.sets.iter().try_for_each(|set| source.set(set))?;
-            let preset: Preset = source.parse()?;
+            let preset = source.score()?;
             let (points, sde) = (points(&preset, args, output)?, preset.process.build()?);
             let field = EmpiricalField::new(&lift(sde.as_ref(), &points)?, sde.as_ref())?;
             let law = law(&points, sde.as_ref(), &field, EXACT, args)?;

@@ -19,7 +19,7 @@ use crate::bench::statistics::Spread;
 use crate::bench::table::seconds;
 use crate::bench::work::network::frozen;
 use crate::cli::BenchStep;
-use crate::config::{Preset, Source};
+use crate::config::Source;
 use crate::output::{Output, save_record};
 use crate::provenance::revision;
 use crate::table::Table;
@@ -35,7 +35,7 @@ const STEPS: usize = 12;
 pub fn run(args: &BenchStep, output: Output) -> Result<()> {
     let mut source = Source::find(&args.preset)?;
     args.sets.iter().try_for_each(|set| source.set(set))?;
-    let preset: Preset = source.parse()?;
+    let preset = source.score()?;
     let sde = preset.process.build()?;
     let (shape, _) = preset.data.facts(output)?;
     let grid = TimeGrid::power(sde.span().end, sde.span().sampling, STEPS, 2.0)?;

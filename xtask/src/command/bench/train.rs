@@ -9,7 +9,7 @@ use super::session::Session;
 use crate::bench::stand_in;
 use crate::build::Use;
 use crate::cli::BenchTrain;
-use crate::config::{Preset, Source};
+use crate::config::Source;
 use crate::output::Output;
 
 /// Seconds that a measurement lasts: the first batch of a call is not prepared ahead, and must not weigh.
@@ -19,7 +19,7 @@ const AT_LEAST: f64 = 2.0;
 pub fn run(args: &BenchTrain, output: Output) -> Result<()> {
     let mut source = Source::find(&args.preset)?;
     args.sets.iter().try_for_each(|set| source.set(set))?;
-    let preset: Preset = source.parse()?;
+    let preset = source.score()?;
     preset.train.check()?;
     let synthetic = stand_in::needed(&preset.data);
     let shape = if synthetic {

@@ -58,7 +58,7 @@ impl Imported {
 }
 
 fn diffusers(args: &Import, folder: &Folder) -> Result<Imported> {
-    let mut preset: Preset = Source::find(args.preset.as_deref().unwrap_or(DIFFUSERS))?.parse()?;
+    let mut preset = Source::find(args.preset.as_deref().unwrap_or(DIFFUSERS))?.score()?;
     let mut pretrained = folder.read().with_context(|| args.source.clone())?;
     let process = match &args.process {
         Some(name) => published(name)?,
@@ -89,7 +89,7 @@ fn score_sde(args: &Import, checkpoint: &Value, output: Output) -> Result<Import
     // The network is the preset's, so what is changed of it is changed before it is looked for.
     let mut source = Source::find(&name)?;
     args.sets.iter().try_for_each(|set| source.set(set))?;
-    let mut preset: Preset = source.parse()?;
+    let mut preset = source.score()?;
     let NetConfig::Unet(mut net) = preset.net.clone() else {
         return Err(Failure::Config(format!("preset {name}: its network is no U-Net")).into());
     };
@@ -124,7 +124,7 @@ fn score_sde(args: &Import, checkpoint: &Value, output: Output) -> Result<Import
 fn fitting(checkpoint: &Value, output: Output) -> Result<String> {
     let mut fitting = Vec::new();
     for name in names() {
-        let preset: Preset = Source::find(name)?.parse()?;
+        let preset = Source::find(name)?.score()?;
         let NetConfig::Unet(net) = &preset.net else { continue };
         let (shape, _) = preset.data.facts(output)?;
         if score_sde::check(checkpoint, net, &shape).is_ok() {
@@ -164,7 +164,7 @@ fn single(args: &Import, bytes: &[u8]) -> Result<Imported> {
             return Err(Failure::Config(text.into()).into());
         }
     };
-    let mut preset: Preset = source.parse()?;
+    let mut preset = source.score()?;
     preset.net = card.net;
     Ok(Imported {
         preset,

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cli::Train;
-use crate::config::{Preset, Source, names};
+use crate::config::{Source, names};
 use crate::exit::Failure;
+use crate::method::{self, Method};
 use crate::run::{ROOT, locate};
 
 /// The run that `--resume` means.
@@ -20,12 +21,13 @@ pub fn find(args: &Train) -> Result<PathBuf> {
     {
         return locate(Some(named));
     }
-    let Preset { name, .. } = Source::find(&args.preset)?.parse()?;
+    let preset = method::of(&Source::find(&args.preset)?)?;
+    let name = preset.name();
     if let Some(path) = &args.out {
         let path = locate(Some(path))?;
-        let Preset { name: found, .. } = Source::read(&path.join("config.toml"))?.parse()?;
-        if found != name {
-            let text = format!("{}: this is a run of {found}, not of {name}", path.display());
+        let found = method::of(&Source::read(&path.join("config.toml"))?)?;
+        if found.name() != name {
+            let text = format!("{}: this is a run of {}, not of {name}", path.display(), found.name());
             return Err(Failure::Config(text).into());
         }
         return Ok(path);
@@ -58,10 +60,10 @@ pub fn seed_of(run: &Path) -> Result<u64> {
 }
 
 /// Refuses to go on with other settings than a run was started with, where they bear on the weights.
-pub fn require_same(run: &Path, preset: &Preset) -> Result<()> {
+pub fn require_same(run: &Path, asked: &dyn Method) -> Result<()> {
     let file = run.join("config.toml");
-    let started: Preset = Source::read(&file)?.parse()?;
-    match difference("", &bearing(&started)?, &bearing(preset)?) {
+    let started = method::of(&Source::read(&file)?)?;
+    match difference("", &bearing(started.as_ref())?, &bearing(asked)?) {
         None => Ok(()),
         Some(what) => {
             let text = format!(
@@ -86,23 +88,24 @@ fn difference(at: &str, started: &Value, asked: &Value) -> Option<String> {
 }
 
 /// All of a configuration that bears on the weights: not how often something is logged, saved, drawn or measured.
-pub fn bearing(preset: &Preset) -> Result<Value> {
-    let mut neutral = preset.clone();
-    neutral.about.clear();
+pub fn bearing(method: &dyn Method) -> Result<Value> {
+    let mut value = method.to_value()?;
+    let mut put = |path: &str, to: Value| {
+        if let Some(place) = value.pointer_mut(path) {
+            *place = to;
+        }
+    };
+    put("/about", json!(""));
+    for often in ["/train/log_every", "/train/checkpoint_every"] {
+        put(often, json!(1));
+    }
+    put("/train/keep", json!({ "last": 2, "every": null }));
     // The frozen weights bear on the result, not where they came from.
-    if let Some(variance) = &mut neutral.variance {
-        variance.base = None;
+    for aside in ["/variance/base", "/train/sample_every", "/train/held_out", "/train/tensorboard"] {
+        put(aside, Value::Null);
     }
-    let train = &mut neutral.train;
-    (train.log_every, train.checkpoint_every, train.sample_every, train.held_out) = (1, 1, None, None);
-    train.tensorboard = None;
-    train.keep = sde_train::checkpoint::Keep { last: 2, every: None };
-    let mut value = serde_json::to_value(&neutral)?;
-    for section in ["sampler", "likelihood"] {
-        value[section] = Value::Null;
-    }
-    for key in ["path", "test_path"] {
-        value["data"][key] = Value::Null;
+    for aside in ["/sampler", "/likelihood", "/data/path", "/data/test_path"] {
+        put(aside, Value::Null);
     }
     Ok(without_what_is_off(value))
 }
