@@ -1,4 +1,4 @@
-//! Features of the time: sinusoids of fixed or random frequencies.
+//! Features of the time: sinusoids of fixed or random frequencies, or of learned phases.
 //!
 //! The time t is first mapped to `τ = time_scale · t + time_shift` (or of ln t). With H = dim / 2
 //! frequencies,
@@ -6,6 +6,7 @@
 //! ```text
 //! sinusoidal   ω_i = max_period^(−i / (H − freq_shift))    [sin τω, cos τω], or flipped [cos τω, sin τω]
 //! fourier      ω_i = 2π · std · z_i, z_i ~ N(0, 1) fixed   [sin τω, cos τω]
+//! phases       ω_i even from slowest to fastest, φ_i learned   [sin(τω + φ), cos(τω + φ)]
 //! ```
 //!
 //! The published networks read as: Ho et al., discrete times 1…N: sinusoidal, freq_shift 1, scale 1, shift
@@ -13,7 +14,7 @@
 //! which is affine in t. EDM: Fourier or sinusoidal of ¼ ln σ.
 //!
 //! Reference: Vaswani et al. 2017, arXiv 1706.03762, section 3.5; Tancik et al. 2020, arXiv 2006.10739; Song
-//! et al. 2021, arXiv 2011.13456, appendix C.
+//! et al. 2021, arXiv 2011.13456, appendix C; Zhang, Chen 2021, arXiv 2110.07579, for learned phases.
 
 use std::f64::consts::TAU;
 
@@ -52,6 +53,13 @@ pub enum TimeFeatures {
         /// Added after the factor.
         time_shift: f64,
     },
+    /// Frequencies in an arithmetic sequence, with learned phases.
+    Phases {
+        /// The first frequency, in radians per unit of the time.
+        slowest: f64,
+        /// The last frequency.
+        fastest: f64,
+    },
 }
 
 /// The features of [`TimeFeatures`], followed by a two-layer network.
@@ -72,7 +80,7 @@ impl TimeEmbedding {
         })
     }
 
-    /// `[B]` to `[B, width]`.
+    /// `[B]` to `[B, width]`; one time for all samples, `[1]`, to `[1, width]`.
     pub(crate) fn forward(&self, t: &Tensor) -> Result<Tensor> {
         self.of_features(&self.features(t)?)
     }
@@ -93,6 +101,8 @@ impl TimeEmbedding {
 #[derive(Debug)]
 struct Features {
     frequencies: Tensor,
+    /// φ, `[1, H]`, where they are learned.
+    phases: Option<Tensor>,
     cosines_first: bool,
     log: bool,
     time_scale: f64,
@@ -120,16 +130,38 @@ impl Features {
                 let step = -max_period.ln() / (half - freq_shift) as f64;
                 let frequencies = (0..half).map(|i| (step * i as f64).exp()).collect();
                 let frequencies = host_tensor(frequencies, &[1, half], b.dtype(), b.device())?;
-                Ok(Self { frequencies, cosines_first: flip_sin_to_cos, log: false, time_scale, time_shift })
+                let cosines_first = flip_sin_to_cos;
+                Ok(Self { frequencies, phases: None, cosines_first, log: false, time_scale, time_shift })
             }
             TimeFeatures::Fourier { std, log, time_scale, time_shift } => {
                 let cycles = b.buffer(&[half], "frequencies", Init::Normal { std })?;
                 Ok(Self {
                     frequencies: cycles.unsqueeze(0)?,
+                    phases: None,
                     cosines_first: false,
                     log,
                     time_scale: TAU * time_scale,
                     time_shift: TAU * time_shift,
+                })
+            }
+            TimeFeatures::Phases { slowest, fastest } => {
+                let step = (fastest - slowest) / half.max(2).saturating_sub(1) as f64;
+                if !(slowest.is_finite() && step.is_finite()) {
+                    return Err(Error::config(
+                        "slowest and fastest",
+                        "finite",
+                        format!("{slowest}, {fastest}"),
+                    ));
+                }
+                let frequencies = (0..half).map(|i| slowest + step * i as f64).collect();
+                let phases = b.get(&[half], "phases", Init::Normal { std: TAU / 2.0 })?;
+                Ok(Self {
+                    frequencies: host_tensor(frequencies, &[1, half], b.dtype(), b.device())?,
+                    phases: Some(phases.unsqueeze(0)?),
+                    cosines_first: false,
+                    log: false,
+                    time_scale: 1.0,
+                    time_shift: 0.0,
                 })
             }
         }
@@ -140,6 +172,10 @@ impl Features {
         let t = if self.log { t.log()? } else { t.clone() };
         let phases =
             t.affine(self.time_scale, self.time_shift)?.unsqueeze(1)?.broadcast_mul(&self.frequencies)?;
+        let phases = match &self.phases {
+            Some(learned) => phases.broadcast_add(learned)?,
+            None => phases,
+        };
         let (sines_first, half) = (ops::sinusoids(&phases)?, phases.dim(1)?);
         if !self.cosines_first {
             return Ok(sines_first);

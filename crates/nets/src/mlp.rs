@@ -9,7 +9,7 @@
 //!
 //! Reference: Zhang, Chen 2021, arXiv 2110.07579, appendix (the networks of the two-dimensional data sets);
 //! Tancik et al. 2020, arXiv 2006.10739, Eq. (5), for the features of the state.
-//! Differs: the frequencies are those of [`TimeFeatures`], with no learned phases; SiLU in the place of GELU.
+//! Differs: SiLU in the place of GELU.
 
 use std::f64::consts::TAU;
 
@@ -122,7 +122,7 @@ impl Mlp {
 
     /// The first layer, told of time and class.
     fn conditioned(&self, first: Tensor, t: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
-        let told = (first + self.time.forward(t)?)?;
+        let told = first.broadcast_add(&self.time.forward(t)?)?;
         match &self.classes {
             Some(vectors) => Ok(told.broadcast_add(&vectors.forward(pass.labels)?)?),
             None => Ok(told),

@@ -71,7 +71,7 @@ impl Rezero {
     /// The output, and the last hidden state.
     fn run(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> Result<(Tensor, Tensor)> {
         points::unconditional(pass)?;
-        let mut hidden = (self.input.forward(&x.flatten_from(1)?)? + self.time.forward(t)?)?;
+        let mut hidden = self.input.forward(&x.flatten_from(1)?)?.broadcast_add(&self.time.forward(t)?)?;
         for (linear, alpha) in &self.layers {
             let step = ops::silu(&linear.forward(&hidden)?)?.broadcast_mul(alpha)?;
             hidden = (hidden + step)?;

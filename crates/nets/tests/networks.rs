@@ -54,6 +54,7 @@ fn small() -> Vec<(NetConfig, Vec<usize>)> {
         classes: None,
     };
     let conditional = MlpConfig { classes: Some(3), ..mlp.clone() };
+    let phases = MlpConfig { time: TimeFeatures::Phases { slowest: 0.1, fastest: 3.0 }, ..mlp.clone() };
     let rezero = RezeroConfig { prediction, width: 10, layers: 3, time_dim: 6, time: fourier() };
     let pooled = UnetConfig {
         resampling: Resampling::Pool,
@@ -91,6 +92,7 @@ fn small() -> Vec<(NetConfig, Vec<usize>)> {
         (NetConfig::Unet(edm), vec![1, 4, 4]),
         (NetConfig::Unet(modulated), vec![1, 4, 4]),
         (NetConfig::Mlp(conditional), vec![2]),
+        (NetConfig::Mlp(phases), vec![2]),
     ]
 }
 
@@ -205,6 +207,18 @@ fn gradients_reach_every_parameter_from_the_published_start() -> Result<()> {
         for (name, var) in params.iter() {
             assert!(gradients.get(var.as_tensor()).is_some(), "{name}");
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn one_time_for_all_is_the_same_time_for_each() -> Result<()> {
+    for (config, shape) in small() {
+        let (net, _) = away_from_the_start(&config, &shape)?;
+        let (x, labels, augment) = (batch(&shape, 3)?.0, labels_of(&config, 3)?, augment_of(&config, 3)?);
+        let pass = Pass { labels: labels.as_ref(), augment: augment.as_ref(), dropout: None };
+        let run = |t: &[f64]| net.forward(&x, &Tensor::new(t, &CPU)?, pass)?.flatten_all()?.to_vec1::<f64>();
+        assert_eq!(run(&[0.3])?, run(&[0.3; 3])?, "{config:?}");
     }
     Ok(())
 }

@@ -2,12 +2,14 @@
 //!
 //! - uniform and power-κ in t: `t_i = [T^{1/κ} + (i/N)(t₀^{1/κ} − T^{1/κ})]^κ` (κ = 2 is the quadratic grid of DEIS);
 //! - Karras: the same power law in ρ, κ = 7; log-ρ: uniform in log ρ;
+//! - drawn power-κ: the inner times uniform, in the same warped variable, in N − 1 cells of one size;
 //! - discrete: given indices.
 //!
 //! Reference: Zhang, Chen 2022, arXiv 2204.13902, section 4 (power-t, power-ρ, log-ρ); Karras et al. 2022, arXiv 2206.00364,
-//! Eq. (5). Differs: where a process is not scalar, ρ is the exponential of its clock.
+//! Eq. (5); Zhang, Chen 2021, arXiv 2110.07579, section 3 (drawn, κ = 1/0.9). Differs: where a process is not scalar, ρ is the exponential of its clock.
 
 use crate::error::{Error, Result, in_range};
+use crate::noise::Draws;
 use crate::{LinearSde, Op};
 
 /// Strictly decreasing times `t_0 > t_1 > … > t_N ≥ 0`: N steps.
@@ -67,6 +69,16 @@ impl TimeGrid {
     pub fn power(from: f64, to: f64, steps: usize, kappa: f64) -> Result<Self> {
         in_range("kappa", kappa, 1e-3, 1e3)?;
         Self::through(from, to, steps, |t| t.powf(1.0 / kappa), |s| s.powf(kappa))
+    }
+
+    /// The grid of [`TimeGrid::power`] with random inner times: `t_i^{1/κ}` is uniform in the i-th of N − 1 cells of one size.
+    pub fn power_drawn(from: f64, to: f64, steps: usize, kappa: f64, draws: &mut Draws) -> Result<Self> {
+        in_range("kappa", kappa, 1e-3, 1e3)?;
+        let (start, stop) = (from.powf(1.0 / kappa), to.powf(1.0 / kappa));
+        let cells = steps.saturating_sub(1).max(1) as f64;
+        let inner =
+            (1..steps).map(|i| (start + (i as f64 - draws.uniform()) / cells * (stop - start)).powf(kappa));
+        Self::new(std::iter::once(from).chain(inner).chain(std::iter::once(to)).collect())
     }
 
     /// Uniform in `ρ^{1/κ}`; the published κ is 7.
@@ -146,6 +158,27 @@ mod tests {
         let edm = TimeGrid::karras(&Edm::STANDARD, 80.0, 0.002, 17, 7.0)?;
         assert!(close(&edm.times()[..3], &[80.0, 57.586, 40.786], 1e-3), "{edm:?}");
         assert!(close(&edm.times()[16..], &[0.0075, 0.002], 1e-4), "{edm:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn drawn_times_lie_in_their_cells() -> Result<()> {
+        let (kappa, n) = (1.0 / 0.9, 7);
+        let warp = |t: f64| t.powf(0.9);
+        let mut draws = crate::noise::Noise::new(3).draws(crate::noise::Stream::Time, 0, 0);
+        for _ in 0..50 {
+            let grid = TimeGrid::power_drawn(0.9, 0.01, n, kappa, &mut draws)?;
+            assert_eq!((grid.start(), grid.stop(), grid.steps()), (0.9, 0.01, n));
+            for (i, &t) in grid.times().iter().enumerate().take(n).skip(1) {
+                let place = (warp(t) - warp(0.9)) / (warp(0.01) - warp(0.9)) * (n - 1) as f64;
+                assert!((i as f64 - 1.0..=i as f64).contains(&place), "{i}: {place}");
+            }
+        }
+        assert_eq!(TimeGrid::power_drawn(1.0, 0.1, 1, kappa, &mut draws)?.times(), [1.0, 0.1]);
+        // Steps grow towards the prior, as published: with N = 6 from 0 to 0.9 the first is 0.123, the last 0.165.
+        let grid = TimeGrid::power(0.9, 0.0, 6, kappa)?;
+        assert!(close(&grid.times()[5..], &[0.1229, 0.0], 1e-4), "{grid:?}");
+        assert!((0.9 - grid.times()[1] - 0.165).abs() < 1e-3, "{grid:?}");
         Ok(())
     }
 

@@ -33,7 +33,7 @@ pub trait Model {
     /// The prediction at state `x` and time `t`.
     ///
     /// # Shapes
-    /// `x` `[B, …]`, `t` `[B]`; the output has the shape of `x`.
+    /// `x` `[B, …]`, `t` `[B]`, for which the networks of `sde-nets` also take `[1]`; the output has the shape of `x`.
     fn forward(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> Result<Tensor>;
 
     /// The prediction and the second output beside it, in one pass; what it means is a [`SecondMoment`](crate::SecondMoment). Models of the mean

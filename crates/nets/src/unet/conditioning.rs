@@ -53,7 +53,7 @@ impl Conditioning {
         })
     }
 
-    /// `[B]` to `[B, E]`. SiLU comes before every use of the embedding, so it comes here.
+    /// `[B]`, or `[1]` for all, to `[B, E]`. SiLU comes before every use of the embedding, so it comes here.
     pub(super) fn forward(&self, t: &Tensor, pass: Pass<'_>, batch: usize) -> Result<Tensor> {
         check_labels(self.classes.is_some(), pass.labels, batch)?;
         let mut features = self.time.features(t)?;
@@ -64,7 +64,7 @@ impl Conditioning {
             (None, _) => points::unaugmented(pass)?,
             (Some(_), None) => (),
             (Some(map), Some(augment)) if augment.dims() == [batch, map.dim(1)?] => {
-                features = (features + matmul_by_rows(augment, &map.t()?)?)?;
+                features = features.broadcast_add(&matmul_by_rows(augment, &map.t()?)?)?;
             }
             (Some(map), Some(augment)) => {
                 return Err(Error::Shape {
@@ -78,6 +78,9 @@ impl Conditioning {
         if let Some(Classes::Vectors(vectors)) = &self.classes {
             embedding = embedding.broadcast_add(&vectors.forward(pass.labels)?)?;
         }
-        ops::silu(&embedding)
+        let embedding = ops::silu(&embedding)?;
+        let (rows, width) = embedding.dims2()?;
+        // One time for all, and nothing that tells samples apart.
+        Ok(if rows == batch { embedding } else { embedding.broadcast_as((batch, width))?.contiguous()? })
     }
 }
