@@ -65,6 +65,7 @@ pub mod adjoint;
 pub mod checkpoint;
 pub mod clip;
 mod config;
+mod diffflow;
 mod durable;
 mod ema;
 mod error;
@@ -82,6 +83,7 @@ mod state;
 
 pub use adam::{Adam, AdamConfig, AdamKind, Gradients};
 pub use config::{HeldOut, TrainConfig};
+pub use diffflow::{DiffFlow, DiffFlowConfig, NoiseConfig, NoiseLaw, Stage};
 pub use ema::{Ema, EmaConfig, EmaLaw};
 pub use error::{Error, Result};
 pub use fit::{Ended, Hooks, Resumed, Task, fit, resume};
