@@ -8,12 +8,14 @@
 //! - [`Order`] shuffles by (seed, epoch) without state, [`Prefetch`] prepares batches ahead.
 //! - [`digits`](fn@digits) are built in; [`named`] finds MNIST, Fashion-MNIST and CIFAR-10 on the disk, or
 //!   fetches them (feature `hub`); [`read`] holds the readers.
+//! - [`alanine_dipeptide`] is built in, too; [`read::amber`] reads other molecules.
 //! - [`Picture`] draws sheets of images, maps and clouds of points.
 //!
 //! Nothing here is random but through the addresses of [`sde_core::noise`]: an example is a pure function of
 //! its index and its address.
 
 mod affine;
+mod alanine;
 mod augment;
 mod dataset;
 mod digits;
@@ -31,6 +33,7 @@ pub mod read;
 mod toy;
 
 pub use affine::Affine;
+pub use alanine::{ALANINE_TORSIONS, alanine_dipeptide};
 pub use augment::{Augmentation, Augmented};
 pub use dataset::{Batch, Dataset, Split};
 pub use digits::digits;

@@ -5,6 +5,7 @@
 //! compressed size, 32 MiB at least, and to 8 GiB a file), and whatever is wrong is a typed error with the
 //! file and the place.
 
+pub mod amber;
 pub mod cifar;
 pub mod csv;
 pub mod folder;

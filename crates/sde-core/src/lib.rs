@@ -26,6 +26,7 @@ mod factor;
 pub mod grid;
 mod mixed;
 mod model;
+pub mod molecule;
 mod moments;
 pub mod noise;
 mod noise_rate;
