@@ -94,12 +94,58 @@ pub enum Error {
         /// How far it came.
         report: Report,
     },
+    /// A chain that cannot reject has left the finite numbers.
+    #[error(
+        "{sampler}: chain {chain} is not finite after iteration {iteration}; take a smaller step, or a sampler that can reject (mala, hmc)"
+    )]
+    Diverged {
+        /// The sampler.
+        sampler: &'static str,
+        /// The chain.
+        chain: usize,
+        /// The iteration, from 0.
+        iteration: u32,
+    },
+    /// No Gaussian could be fitted to samples.
+    #[error(
+        "no Gaussian in {dim} dimensions fits {samples} samples (half of those drawn): draw more, or fit variances only, or estimate no log Z"
+    )]
+    Fit {
+        /// How many samples there were to fit to.
+        samples: usize,
+        /// D.
+        dim: usize,
+    },
+    /// Samples of two laws, of which one has density nowhere the other has samples.
+    #[error(
+        "no sample has a finite density under both the target and the Gaussian fitted to it: log Z cannot be bridged"
+    )]
+    NoOverlap,
+    /// Annealing that does not get on.
+    #[error(
+        "annealing stands at a level of {beta} after as many levels as are allowed: ask for a smaller share, or start from another law"
+    )]
+    Levels {
+        /// β.
+        beta: f64,
+    },
     /// Mathematics or a model failed.
     #[error(transparent)]
     Core(#[from] sde_core::Error),
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// As an error of the mathematics crate, whose traits samplers implement.
+    pub(crate) fn into_core(self) -> sde_core::Error {
+        match self {
+            Self::Core(error) => error,
+            Self::Candle(error) => error.into(),
+            other => sde_core::Error::model(other),
+        }
+    }
 }
 
 /// `Result` with this crate's [`Error`].

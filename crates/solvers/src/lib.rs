@@ -34,6 +34,7 @@ mod error;
 pub mod flow;
 pub mod guidance;
 pub mod inverse;
+pub mod mcmc;
 mod predictor_corrector;
 mod prior;
 mod sampler;

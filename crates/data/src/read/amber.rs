@@ -63,7 +63,7 @@ pub(crate) fn parse_inpcrd(text: &str, file: &Path) -> Result<Vec<f64>> {
     let mut places = Vec::new();
     for (i, line) in text.lines().enumerate().skip(2).filter(|(_, line)| !line.trim().is_empty()) {
         for field in sections::columns(line, WIDTH) {
-            let number = field.trim().parse::<f64>().ok().filter(|v| v.is_finite());
+            let number = field.trim().parse::<f64>().ok().filter(|v| v.is_finite() && field.len() == WIDTH);
             let number = number
                 .ok_or_else(|| wrong(i + 1, "finite numbers, 12 columns each", format!("{field:?}")))?;
             places.push(number * ANGSTROM);

@@ -30,7 +30,7 @@ pub struct Prmtop {
     pub names: Vec<String>,
     /// Their masses, in g/mol.
     pub masses: Vec<f64>,
-    /// Its force field, in water where the file has radii.
+    /// Its force field, in water.
     pub force_field: ForceField,
 }
 
@@ -239,10 +239,7 @@ fn pairs(
     Ok(pairs)
 }
 
-fn solvent(sections: &Sections, charges: &[f64]) -> Result<Option<GeneralizedBorn>> {
-    if !sections.has("RADII") {
-        return Ok(None);
-    }
+fn solvent(sections: &Sections, charges: &[f64]) -> Result<GeneralizedBorn> {
     let radii = sections.numbers("RADII", charges.len())?;
     let screens = sections.numbers("SCREEN", charges.len())?;
     let atom = |((&charge, radius), screen): ((&f64, f64), f64)| BornAtom {
@@ -251,7 +248,7 @@ fn solvent(sections: &Sections, charges: &[f64]) -> Result<Option<GeneralizedBor
         screen,
     };
     let atoms = charges.iter().zip(radii).zip(screens).map(atom).collect();
-    Ok(Some(GeneralizedBorn { prefactor: COULOMB * (1.0 - 1.0 / WATER), surface: SURFACE, atoms }))
+    Ok(GeneralizedBorn { prefactor: COULOMB * (1.0 - 1.0 / WATER), surface: SURFACE, atoms })
 }
 
 /// The molecule that a text describes.
@@ -272,7 +269,7 @@ pub(super) fn parse(text: &str, file: &Path) -> Result<Prmtop> {
         angles: angles(&sections, &counts)?,
         torsions,
         pairs: pairs(&sections, &counts, &charges, &ends)?,
-        solvent: solvent(&sections, &charges)?,
+        solvent: Some(solvent(&sections, &charges)?),
     };
     Ok(Prmtop {
         names: sections.words("ATOM_NAME", counts.atoms)?,

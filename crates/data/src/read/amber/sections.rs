@@ -15,6 +15,7 @@ struct Cell<'a> {
 /// A section: where it begins and what it holds.
 struct Section<'a> {
     line: usize,
+    width: usize,
     cells: Vec<Cell<'a>>,
 }
 
@@ -52,7 +53,7 @@ impl<'a> Sections<'a> {
         for (i, line) in text.lines().enumerate().map(|(i, line)| (i + 1, line)) {
             if let Some(rest) = line.strip_prefix("%FLAG") {
                 let name = rest.trim();
-                if named.insert(name, Section { line: i, cells: Vec::new() }).is_some() {
+                if named.insert(name, Section { line: i, width: 0, cells: Vec::new() }).is_some() {
                     return Err(wrong(i, "each section once", format!("{name:?} again")));
                 }
                 (current, wide) = (Some(name), None);
@@ -65,6 +66,7 @@ impl<'a> Sections<'a> {
                 let (Some(section), Some(wide)) = (current.and_then(|name| named.get_mut(name)), wide) else {
                     return Err(wrong(i, "%FLAG and %FORMAT before fields", format!("{:?}", clip(line))));
                 };
+                section.width = wide;
                 section.cells.extend(columns(line, wide).map(|text| Cell { line: i, text }));
             }
         }
@@ -88,10 +90,11 @@ impl<'a> Sections<'a> {
         Error::malformed(self.file, Place::Line(line as u64), expected, found)
     }
 
-    /// The fields of a section, read by `parse`.
-    fn read<T>(&self, name: &str, what: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<T>> {
+    /// The fields of a section, read by `parse`, which is given the field and the width that it should have.
+    fn read<T>(&self, name: &str, what: &str, parse: impl Fn(&str, usize) -> Option<T>) -> Result<Vec<T>> {
+        let section = self.section(name)?;
         let cell = |(i, cell): (usize, &Cell)| {
-            parse(cell.text.trim()).ok_or_else(|| {
+            parse(cell.text, section.width).ok_or_else(|| {
                 let expected = format!("{what} as field {i} of {name}");
                 Error::malformed(
                     self.file,
@@ -101,7 +104,7 @@ impl<'a> Sections<'a> {
                 )
             })
         };
-        self.section(name)?.cells.iter().enumerate().map(cell).collect()
+        section.cells.iter().enumerate().map(cell).collect()
     }
 
     fn counted<T>(&self, name: &str, count: usize, found: Vec<T>) -> Result<Vec<T>> {
@@ -113,7 +116,7 @@ impl<'a> Sections<'a> {
 
     /// All integers of a section.
     pub(super) fn integers(&self, name: &str) -> Result<Vec<i64>> {
-        self.read(name, "an integer", |text| text.parse().ok())
+        self.read(name, "an integer", |text, width| whole(text, width)?.parse().ok())
     }
 
     /// The integers of a section, whose number is known.
@@ -123,14 +126,20 @@ impl<'a> Sections<'a> {
 
     /// The numbers of a section, whose number is known; all finite.
     pub(super) fn numbers(&self, name: &str, count: usize) -> Result<Vec<f64>> {
-        let number = |text: &str| text.parse::<f64>().ok().filter(|v| v.is_finite());
+        let number =
+            |text: &str, width: usize| whole(text, width)?.parse::<f64>().ok().filter(|v| v.is_finite());
         self.counted(name, count, self.read(name, "a finite number", number)?)
     }
 
     /// The words of a section, whose number is known.
     pub(super) fn words(&self, name: &str, count: usize) -> Result<Vec<String>> {
-        self.counted(name, count, self.read(name, "a word", |text| Some(text.to_owned()))?)
+        self.counted(name, count, self.read(name, "a word", |text, _| Some(text.trim().to_owned()))?)
     }
+}
+
+/// A number's field without its blanks; numbers stand at the right, so that a shorter field has been cut.
+fn whole(text: &str, width: usize) -> Option<&str> {
+    (text.len() == width).then(|| text.trim())
 }
 
 /// The beginning of a text that may be long.

@@ -1,0 +1,274 @@
+//! Chains on targets whose every moment and whose log Z are known. Tolerances are standard errors: √(v/N) of a mean of N independent samples, v√(2/N) of a
+//! variance; five of them.
+
+use candle_core::{Device, Tensor};
+use sde_core::noise::Noise;
+use sde_core::target::{Drawn, TargetSampler, gaussian};
+use sde_core::{Target, TargetFn};
+use sde_solvers::mcmc::bridge::{Fit, log_normaliser};
+use sde_solvers::mcmc::{Annealed, Base, Hmc, Mala, Mass, Nuts, Resampling, StepSize, Temperatures, Ula};
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+const LOG_Z: f64 = 3.5;
+const MEAN: [f64; 3] = [1.0, -0.5, 0.2];
+const VARIANCES: [f64; 3] = [0.25, 1.5, 0.8];
+
+fn target() -> Result<impl Target, sde_core::Error> {
+    gaussian(MEAN.to_vec(), VARIANCES.to_vec(), LOG_Z)
+}
+
+fn base() -> Result<Base, sde_solvers::Error> {
+    Base::isotropic(3, 1.0)
+}
+
+fn hmc() -> Result<Hmc, sde_solvers::Error> {
+    let (steps, step_size, acceptance) = (8, 0.2, 0.8);
+    let mass = Mass::Diagonal(VARIANCES.iter().map(|v| 1.0 / v).collect());
+    Ok(Hmc {
+        base: base()?,
+        warmup: 40,
+        iterations: 20,
+        steps,
+        step_size,
+        acceptance,
+        jitter: 0.2,
+        mass,
+        fit: Fit::Full,
+    })
+}
+
+fn nuts() -> Result<Nuts, sde_solvers::Error> {
+    let (step_size, acceptance, depth) = (0.2, 0.8, 8);
+    Ok(Nuts {
+        base: base()?,
+        warmup: 40,
+        iterations: 15,
+        step_size,
+        acceptance,
+        depth,
+        mass: Mass::Unit,
+        fit: Fit::Full,
+    })
+}
+
+fn mala() -> Result<Mala, sde_solvers::Error> {
+    Ok(Mala { base: base()?, warmup: 60, iterations: 60, time_step: 0.1, acceptance: 0.574, fit: Fit::Full })
+}
+
+fn annealed(resampling: Resampling) -> Result<Annealed, sde_solvers::Error> {
+    Ok(Annealed {
+        base: base()?,
+        temperatures: Temperatures::Linear(20),
+        moves: 1,
+        steps: 4,
+        step_size: StepSize::Adaptive { first: 0.3, acceptance: 0.8 },
+        mass: Mass::Unit,
+        resampling,
+        pilot: 200,
+    })
+}
+
+/// Means and variances, weighted where there are weights; `counts` independent samples are worth as many.
+fn check_moments(name: &str, drawn: &Drawn) -> Outcome {
+    let rows = drawn.samples.to_vec2::<f64>()?;
+    let weights =
+        drawn.weights.as_ref().map_or(vec![1.0 / rows.len() as f64; rows.len()], |w| w.normalised());
+    let count = rows.len() as f64 * drawn.weights.as_ref().map_or(1.0, |w| w.effective_share());
+    let moment = |f: &dyn Fn(&[f64]) -> f64| rows.iter().zip(&weights).map(|(x, w)| w * f(x)).sum::<f64>();
+    for k in 0..3 {
+        let mean = moment(&|x| x[k]);
+        let variance = moment(&|x| (x[k] - MEAN[k]).powi(2));
+        assert!((mean - MEAN[k]).abs() < 5.0 * (VARIANCES[k] / count).sqrt(), "{name}: mean {k} is {mean}");
+        let error = VARIANCES[k] * (2.0 / count).sqrt();
+        assert!((variance - VARIANCES[k]).abs() < 5.0 * error, "{name}: variance {k} is {variance}");
+    }
+    let covariance = moment(&|x| (x[0] - MEAN[0]) * (x[1] - MEAN[1]));
+    let error = (VARIANCES[0] * VARIANCES[1] / count).sqrt();
+    assert!(covariance.abs() < 5.0 * error, "{name}: covariance {covariance}");
+    Ok(())
+}
+
+#[test]
+fn chains_have_the_moments_of_a_gaussian() -> Outcome {
+    let samplers: [Box<dyn TargetSampler>; 5] = [
+        Box::new(hmc()?),
+        Box::new(nuts()?),
+        Box::new(mala()?),
+        Box::new(annealed(Resampling::Never)?),
+        Box::new(annealed(Resampling::Below(0.5))?),
+    ];
+    for sampler in samplers {
+        check_moments(&sampler.name(), &sampler.draw(&target()?, 3000, Noise::new(1))?)?;
+    }
+    Ok(())
+}
+
+/// Each estimate of log Z is of 20 runs: their mean is right within five of its standard errors, which come from the runs themselves. The bias of a logarithm,
+/// half a run's variance, is below them.
+#[test]
+fn each_gives_log_z_within_its_error() -> Outcome {
+    let samplers: [Box<dyn TargetSampler>; 5] = [
+        Box::new(Hmc { warmup: 30, iterations: 10, ..hmc()? }),
+        Box::new(Nuts { warmup: 30, iterations: 8, ..nuts()? }),
+        Box::new(mala()?),
+        Box::new(annealed(Resampling::Never)?),
+        Box::new(annealed(Resampling::Below(0.6))?),
+    ];
+    for sampler in samplers {
+        let run = |seed| sampler.draw(&target()?, 200, Noise::new(seed));
+        let runs = (0..20).map(run).collect::<Result<Vec<_>, _>>()?;
+        let logs: Vec<f64> = runs.iter().filter_map(|run| run.log_normaliser).collect();
+        let mean = logs.iter().sum::<f64>() / 20.0;
+        let variance = logs.iter().map(|l| (l - mean).powi(2)).sum::<f64>() / 19.0;
+        let error = (variance / 20.0).sqrt();
+        assert!((mean - LOG_Z).abs() < 5.0 * error + 0.5 * variance, "{}: {mean} ± {error}", sampler.name());
+        assert!(error < 0.03, "{}: {error}", sampler.name());
+        for bound in runs.iter().filter_map(|run| run.bound) {
+            // A bound in expectation; a run's own error is below one standard deviation of log w.
+            assert!(bound < LOG_Z + 0.2, "{}: {bound}", sampler.name());
+        }
+    }
+    Ok(())
+}
+
+/// Unadjusted Langevin in steps h of N(m, v) has the variance v/(1 − h/2v) exactly.
+#[test]
+fn unadjusted_langevin_has_the_variance_of_its_step() -> Outcome {
+    let (h, count) = (0.1, 4000);
+    let ula = Ula { base: base()?, iterations: 100, time_step: h, fit: Fit::None };
+    let drawn = ula.draw(&target()?, count, Noise::new(4))?;
+    assert!(drawn.log_normaliser.is_none());
+    let rows = drawn.samples.to_vec2::<f64>()?;
+    // After 100 steps of 0.1 the slowest coordinate has forgotten its start but for (1 − h/v)^100 = 1e-3.
+    for k in [0, 2] {
+        let expected = VARIANCES[k] / (1.0 - 0.5 * h / VARIANCES[k]);
+        let variance = rows.iter().map(|x| (x[k] - MEAN[k]).powi(2)).sum::<f64>() / count as f64;
+        let error = expected * (2.0 / count as f64).sqrt();
+        assert!((variance - expected).abs() < 5.0 * error, "{k}: {variance} {expected}");
+    }
+    let wild = Ula { time_step: 1e3, iterations: 400, ..ula };
+    let message = wild.draw(&target()?, 2, Noise::new(4)).err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(
+        message.contains("is not finite after iteration") && message.contains("smaller step"),
+        "{message}"
+    );
+    Ok(())
+}
+
+/// Weights have E[Ẑ] = Z for any number of levels and however bad the moves: two levels, far too long a step.
+#[test]
+fn weights_are_unbiased_however_bad_the_moves() -> Outcome {
+    for resampling in [Resampling::Never, Resampling::Below(0.9)] {
+        let bad = Annealed {
+            temperatures: Temperatures::Given(vec![0.3, 1.0]),
+            step_size: StepSize::Fixed(1.2),
+            pilot: 0,
+            ..annealed(resampling)?
+        };
+        let runs = 400;
+        let ratio = |seed| -> Result<f64, Box<dyn std::error::Error>> {
+            let drawn = bad.draw(&target()?, 50, Noise::new(seed))?;
+            Ok((drawn.log_normaliser.ok_or("no log Z")? - LOG_Z).exp())
+        };
+        let ratios = (0..runs).map(ratio).collect::<Result<Vec<_>, _>>()?;
+        let mean = ratios.iter().sum::<f64>() / runs as f64;
+        let error =
+            (ratios.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / (runs * (runs - 1)) as f64).sqrt();
+        assert!((mean - 1.0).abs() < 5.0 * error && error < 0.05, "{resampling:?}: {mean} ± {error}");
+    }
+    Ok(())
+}
+
+#[test]
+fn adaptive_levels_end_at_one_and_are_right() -> Outcome {
+    let smc =
+        Annealed { temperatures: Temperatures::Adaptive(0.9), moves: 2, ..annealed(Resampling::Below(0.5))? };
+    let drawn = smc.draw(&target()?, 4000, Noise::new(3))?;
+    let weights = drawn.weights.as_ref().ok_or("no weights")?;
+    let estimate = drawn.log_normaliser.ok_or("no log Z")?;
+    // Each of about ten levels adds a relative variance of (1/0.9 − 1)/N at most.
+    let error = (20.0 * 0.112 / 4000.0_f64).sqrt();
+    assert!((estimate - LOG_Z).abs() < 5.0 * error, "{estimate} ± {error}");
+    assert!(weights.effective_share() > 0.4);
+    check_moments("adaptive", &drawn)
+}
+
+/// Chain i is the same alone and among others, on one thread and on many.
+#[test]
+fn a_chain_does_not_depend_on_its_batch_or_threads() -> Outcome {
+    let samplers: [Box<dyn TargetSampler + Sync>; 4] = [
+        Box::new(Hmc { fit: Fit::None, ..hmc()? }),
+        Box::new(Nuts { fit: Fit::None, ..nuts()? }),
+        Box::new(Mala { fit: Fit::None, ..mala()? }),
+        Box::new(Annealed { step_size: StepSize::Fixed(0.3), ..annealed(Resampling::Never)? }),
+    ];
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build()?;
+    for sampler in samplers {
+        let many = pool.install(|| sampler.draw(&target()?, 70, Noise::new(8)))?.samples.to_vec2::<f64>()?;
+        let few = sampler.draw(&target()?, 3, Noise::new(8))?.samples.to_vec2::<f64>()?;
+        assert_eq!(few[..], many[..3], "{}", sampler.name());
+    }
+    Ok(())
+}
+
+/// Two Gaussians in one dimension: bridged from exact samples of both, log Ẑ is right within its own error bar, which is that of repeated estimates.
+#[test]
+fn bridges_know_their_error() -> Outcome {
+    let (count, runs) = (400, 60);
+    let mut estimates = Vec::new();
+    for seed in 0..runs {
+        let mut draws = Noise::new(seed).draws(sde_core::noise::Stream::User, 0, 0);
+        // μ = N(0, 1) with Z = e², q = N(0.7, 1.3²): l = log μ̂ − log q.
+        let l = |x: f64| 2.0 - 0.5 * x * x + 0.5 * ((x - 0.7) / 1.3).powi(2) + 1.3_f64.ln();
+        let of_target: Vec<f64> = (0..count).map(|_| l(draws.normal())).collect();
+        let of_gaussian: Vec<f64> = (0..count / 2).map(|_| l(0.7 + 1.3 * draws.normal())).collect();
+        estimates.push(log_normaliser(&of_target, &of_gaussian)?);
+    }
+    let stated = estimates.iter().filter_map(|e| e.standard_error).map(|e| e * e).sum::<f64>() / runs as f64;
+    let seen = estimates.iter().map(|e| (e.value - 2.0).powi(2)).sum::<f64>() / runs as f64;
+    // A variance of 60 numbers has a relative standard error of √(2/60) = 0.18.
+    assert!((seen / stated - 1.0).abs() < 5.0 * 0.18, "{seen} {stated}");
+    assert!(log_normaliser(&[f64::NEG_INFINITY], &[0.0]).is_err());
+    Ok(())
+}
+
+/// A half line: half of the starts have no density, and no sample has left it.
+#[test]
+fn points_outside_the_support_are_never_kept() -> Outcome {
+    let half = TargetFn::new("half", 1, None, |x: &[f64], score: &mut [f64]| {
+        score[0] = -x[0];
+        if x[0] < 0.0 { f64::NAN } else { -0.5 * x[0] * x[0] }
+    });
+    let (base, mass) = (Base::isotropic(1, 1.0)?, Mass::Unit);
+    let hmc = Hmc { base: base.clone(), warmup: 0, mass, step_size: 0.3, fit: Fit::None, ..hmc()? };
+    let rows = hmc.draw(&half, 300, Noise::new(2))?.samples.to_vec2::<f64>()?;
+    let inside = rows.iter().filter(|x| x[0] >= 0.0).count();
+    assert_eq!(inside, 300);
+    let smc = Annealed { base, step_size: StepSize::Fixed(0.3), ..annealed(Resampling::Below(0.5))? };
+    let log = smc.draw(&half, 4000, Noise::new(2))?.log_normaliser.ok_or("no log Z")?;
+    // Z is half that of N(0, 1), √(2π)/2, by a binomial share of relative error 1/√N.
+    assert!((log - (0.5 * std::f64::consts::TAU.ln() - 2f64.ln())).abs() < 5.0 / 4000f64.sqrt(), "{log}");
+    Ok(())
+}
+
+#[test]
+fn settings_are_refused_with_the_way_out() -> Outcome {
+    let point = Tensor::zeros((1, 3), candle_core::DType::F64, &Device::Cpu)?;
+    assert_eq!(target()?.log_density(&point)?.value.dims(), [1]);
+    let refused = |sampler: &dyn TargetSampler, samples| -> Result<String, Box<dyn std::error::Error>> {
+        Ok(sampler.draw(&target()?, samples, Noise::new(0)).err().map(|e| e.to_string()).unwrap_or_default())
+    };
+    let levels = Temperatures::Given(vec![0.5, 0.4, 1.0]);
+    let falling = Annealed { temperatures: levels, ..annealed(Resampling::Never)? };
+    assert!(refused(&falling, 9)?.contains("rising numbers in (0, 1] that end with 1"));
+    let wide = Hmc { base: Base::isotropic(4, 1.0)?, ..hmc()? };
+    assert!(refused(&wide, 9)?.contains("expected 3 dimensions, as the target gaussian, found 4"));
+    assert!(
+        refused(&Hmc { mass: Mass::Diagonal(vec![1.0]), ..hmc()? }, 9)?
+            .contains("expected 3 masses, found 1")
+    );
+    assert!(refused(&Hmc { step_size: 0.0, ..hmc()? }, 9)?.contains("step size must lie in"));
+    assert!(refused(&hmc()?, 2)?.contains("no Gaussian in 3 dimensions fits 2 samples"));
+    Ok(())
+}
