@@ -33,6 +33,7 @@ mod approach;
 mod augmented;
 mod bound;
 mod centred;
+mod circular;
 mod density;
 mod discrete_bound;
 mod distances;
@@ -70,6 +71,7 @@ mod u_statistic;
 
 pub use approach::{Approach, Plane, approach};
 pub use augmented::{Augmented, Average};
+pub use circular::angle_divergence;
 pub use density::{DensityMap, Window};
 pub use discrete_bound::{DiscreteBound, ReverseVariance};
 pub use elbo::Elbo;

@@ -2,15 +2,17 @@
 //!
 //! E(x) = Σ_bonds ½k(r−r₀)² + Σ_angles ½k(θ−θ₀)² + Σ_torsions k(1+cos(nφ−δ)) + Σ_pairs (A/r¹² − B/r⁶ + q/r) \[+ a solvent\].
 //! The force on an atom is −∂E/∂x, analytic for every term. Units: nanometres, kJ/mol, elementary charges. One file an idea:
-//! `bonded.rs` what bonds hold together, `pairs.rs` what acts through space, `born.rs` the solvent, `vector.rs` arithmetic.
+//! `bonded.rs` what bonds hold together, `pairs.rs` what acts through space, `born.rs` the solvent, `boltzmann.rs` the law at a temperature, `vector.rs` arithmetic.
 //!
 //! Reference: Cornell, Cieplak et al. 1995, "A Second Generation Force Field", doi 10.1021/ja00124a002, eq. 1.
 
+mod boltzmann;
 mod bonded;
 mod born;
 mod pairs;
 mod vector;
 
+pub use boltzmann::Boltzmann;
 pub use bonded::{Angle, Bond, Torsion, dihedral};
 pub use born::{BornAtom, GeneralizedBorn};
 pub use pairs::Pair;

@@ -1,7 +1,9 @@
 //! Forces against finite differences, term by term, and what no force may do: move or turn the whole.
 
+use candle_core::{Device, Tensor};
+use sde_core::Target;
 use sde_core::molecule::{
-    Angle, Bond, BornAtom, ForceField, GeneralizedBorn, Pair, Terms, Torsion, dihedral,
+    Angle, Boltzmann, Bond, BornAtom, ForceField, GeneralizedBorn, Pair, Terms, Torsion, dihedral,
 };
 use sde_core::noise::{Noise, Stream};
 
@@ -110,4 +112,33 @@ fn terms_are_checked() {
     for terms in bad {
         assert!(ForceField::new(terms.clone()).is_err(), "{terms:?}");
     }
+}
+
+/// Score against differences; moved as a whole, the density changes by the tether alone.
+#[test]
+fn the_boltzmann_law_has_its_score() -> Outcome {
+    let force_field = ForceField::new(each_alone().swap_remove(4).1)?;
+    let target = Boltzmann::new("molecule", force_field, 300.0, 0.5, 2)?;
+    let log = |x: &[f64]| -> Result<(f64, Vec<f64>), sde_core::Error> {
+        let density = target.finite_log_density(&Tensor::from_slice(x, (1, 17), &Device::Cpu)?)?;
+        Ok((density.value.to_vec1::<f64>()?[0], density.score.flatten_all()?.to_vec1()?))
+    };
+    let mut x = places(2, 5);
+    x.extend([0.4, -1.2]);
+    let (value, score) = log(&x)?;
+    let largest = score.iter().fold(0.0, |m: f64, s| m.max(s.abs()));
+    for (i, score) in score.iter().enumerate() {
+        let at = |shift: f64| {
+            let mut moved = x.clone();
+            moved[i] += shift;
+            log(&moved).map(|found| found.0)
+        };
+        let difference = (at(1e-6)? - at(-1e-6)?) / 2e-6;
+        assert!((difference - score).abs() < 1e-6 * largest, "{i}: {difference} {score}");
+    }
+    let mean: f64 = (0..5).map(|i| x[3 * i]).sum::<f64>() / 5.0;
+    (0..5).for_each(|i| x[3 * i] += 0.3);
+    let expected = -0.5 * ((mean + 0.3).powi(2) - mean * mean) / 0.25;
+    assert!((log(&x)?.0 - value - expected).abs() < 1e-9);
+    Ok(())
 }

@@ -80,6 +80,7 @@ mod objective;
 mod run_dir;
 mod schedule;
 mod state;
+mod variational;
 
 pub use adam::{Adam, AdamConfig, AdamKind, Gradients};
 pub use config::{HeldOut, TrainConfig};
@@ -93,6 +94,7 @@ pub use objective::{Objective, Scored};
 pub use run_dir::{LogRecord, RunDir, Target, newest_run};
 pub use schedule::{Decay, Schedule};
 pub use state::{State, WEIGHTS, ema_file};
+pub use variational::{ReverseDivergence, VariationalFlow};
 
 /// The snippet of the crate's README, run as a test.
 #[cfg(doctest)]

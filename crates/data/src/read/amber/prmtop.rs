@@ -48,7 +48,7 @@ struct Counts {
 /// An atom's place as the file writes it: three times its number.
 fn atom(sections: &Sections, name: &str, atoms: usize, coordinate: i64) -> Result<usize> {
     let index = coordinate.unsigned_abs() as usize;
-    if index % 3 != 0 || index / 3 >= atoms {
+    if !index.is_multiple_of(3) || index / 3 >= atoms {
         let expected = format!("three times an atom's number below {atoms}");
         return Err(sections.wrong(name, expected, coordinate.to_string()));
     }
