@@ -1,3 +1,5 @@
+//! Damaged and foreign files of molecules.
+
 use super::*;
 
 const PARAMETERS: &str = include_str!("../../../assets/alanine/alanine-dipeptide.prmtop");
@@ -24,7 +26,7 @@ fn errors_name_line_and_field() {
         (
             "2.04636429E+00 -6.6",
             "           NaN -6.6",
-            "line 16: expected a finite number as field 0 of CHARGE, found \"NaN\"",
+            "line 17: expected a finite number as field 0 of CHARGE, found \"             NaN\"",
         ),
         ("%FLAG MASS", "%FLAG CHARGE", "each section once, found \"CHARGE\" again"),
         ("%FLAG MASS", "%FLAG OTHER", "m.prmtop, \"MASS\": expected this section, found none"),
