@@ -42,6 +42,15 @@ pub enum Error {
          unset one or the other"
     )]
     SecondDerivatives,
+    /// A gradient of a gradient where the tape keeps none: it would be wrong without a word.
+    #[error(
+        "{what} needs gradients of gradients, and the tape keeps none: set CANDLE_GRAD_DO_NOT_DETACH=1 in the environment \
+         before the program starts (the runner does so for presets that need it), or take differences"
+    )]
+    NotTaped {
+        /// What was asked for.
+        what: &'static str,
+    },
     /// A checkpointed network was differentiated without a place for the gradients of its parameters.
     #[error(
         "the parameters of a network with `checkpoint` get their gradients from sde_nets::backward, not from Tensor::backward"

@@ -27,6 +27,7 @@
 mod builder;
 mod classes;
 mod config;
+pub mod derivatives;
 mod embedding;
 mod error;
 mod flow;
