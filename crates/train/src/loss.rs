@@ -4,6 +4,7 @@ mod dsm;
 mod flexible;
 mod noised;
 mod path;
+mod score_fpe;
 mod step_dsm;
 mod time_law;
 mod variance;
@@ -12,6 +13,10 @@ mod weighting;
 pub use dsm::{Dsm, Reduction};
 pub use flexible::Flexible;
 pub use path::{PathPenalty, Times};
+pub use score_fpe::{
+    Cauchy, Estimator, FokkerPlanck, FokkerPlanckConfig, Penalty, Points, RateStep, Route, ScoreFpe,
+    TimeDifference, TimeWeight,
+};
 pub use step_dsm::StepDsm;
 pub use time_law::{DrawnTime, TimeLaw};
 pub use variance::VarianceLoss;

@@ -68,6 +68,11 @@ impl Dsm {
         Ok(Self { sde, time, weighting, reduction })
     }
 
+    /// How the squared errors of a sample become one number.
+    pub(super) fn reduction(&self) -> Reduction {
+        self.reduction
+    }
+
     /// The loss of each sample; [`Loss::loss`] is its mean.
     ///
     /// # Shapes

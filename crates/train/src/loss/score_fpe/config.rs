@@ -165,7 +165,11 @@ impl FokkerPlanckConfig {
         };
         for (field, value, zero) in numbers.into_iter().chain(steps).chain(times) {
             if !(value.is_finite() && (value > 0.0 || zero && value == 0.0)) {
-                return Err(Error::config(field, if zero { "0 or more" } else { "a positive number" }, value));
+                return Err(Error::config(
+                    field,
+                    if zero { "0 or more" } else { "a positive number" },
+                    value,
+                ));
             }
         }
         if let Points::Box { low, high } = self.points

@@ -101,14 +101,20 @@ mod tests {
             for t in [1e-5, 2e-5, 3e-4, 1e-3, 0.4, 0.9997, 1.0] {
                 for step in steps {
                     let found = TimeDifference::new(sde, t, step)?;
-                    assert!(found.times.iter().all(|t| (1e-5 * (1.0 - 1e-12)..=1.0 + 1e-12).contains(t)), "{t}: {found:?}");
+                    assert!(
+                        found.times.iter().all(|t| (1e-5 * (1.0 - 1e-12)..=1.0 + 1e-12).contains(t)),
+                        "{t}: {found:?}"
+                    );
                     let sum: f64 = found.weights.iter().sum();
                     assert!(sum.abs() < 1e-9 * found.weights[0].abs().max(1.0));
                     // What is even in the step's own variable.
                     let rate: f64 = match step {
-                        RateStep::Time { .. } => found.times.iter().zip(found.weights).map(|(t, w)| t * w).sum(),
+                        RateStep::Time { .. } => {
+                            found.times.iter().zip(found.weights).map(|(t, w)| t * w).sum()
+                        }
                         RateStep::Clock { .. } => {
-                            let slope = |(t, w): (&f64, f64)| sde.clock(*t) * w / sde.clock_rate(found.times[0]);
+                            let slope =
+                                |(t, w): (&f64, f64)| sde.clock(*t) * w / sde.clock_rate(found.times[0]);
                             found.times.iter().zip(found.weights).map(slope).sum()
                         }
                     };
