@@ -2,11 +2,13 @@
 
 pub mod data;
 mod flexible;
+mod kept;
 pub mod learned;
 mod likelihood;
 mod loss;
 mod process;
 pub mod sampler;
+mod start;
 mod variance;
 
 pub use data::{DataConfig, Loaded, Use};
@@ -14,4 +16,5 @@ pub use likelihood::{Kind, LikelihoodConfig};
 pub use loss::LossConfig;
 pub use process::{ProcessConfig, unfinished};
 pub use sampler::SamplerConfig;
+pub use start::StartConfig;
 pub use variance::VarianceConfig;

@@ -159,6 +159,9 @@ pub struct Train {
     /// Go on with the run in --out, or else with the newest run of the preset
     #[arg(long)]
     pub resume: bool,
+    /// Start from the weights of another run, which the new run keeps a copy of: fine-tuning
+    #[arg(long, value_name = "RUN", conflicts_with = "resume")]
+    pub from: Option<PathBuf>,
     /// Print the resolved configuration and stop
     #[arg(long)]
     pub dry_run: bool,

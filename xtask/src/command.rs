@@ -53,3 +53,8 @@ pub fn run(command: Command, output: Output) -> Result<()> {
         Command::Show(args) => presets::show(&args, output),
     }
 }
+
+/// Whether a command trains with a loss that needs gradients of gradients, which have to be switched on before there are threads.
+pub fn needs_nested(command: &Command) -> bool {
+    matches!(command, Command::Train(args) if train::needs_nested(args))
+}

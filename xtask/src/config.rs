@@ -11,7 +11,9 @@ use sde_train::TrainConfig;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::build::{DataConfig, LikelihoodConfig, LossConfig, ProcessConfig, SamplerConfig, VarianceConfig};
+use crate::build::{
+    DataConfig, LikelihoodConfig, LossConfig, ProcessConfig, SamplerConfig, StartConfig, VarianceConfig,
+};
 use crate::exit::Failure;
 
 /// Everything that configures a run.
@@ -42,6 +44,9 @@ pub struct Preset {
     /// A second output that is trained instead of the network, on the frozen network of another run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variance: Option<VarianceConfig>,
+    /// The run whose weights this one starts from; fresh ones, if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<StartConfig>,
     /// How it is minimised.
     pub train: TrainConfig,
     /// How samples are drawn.
@@ -97,6 +102,17 @@ presets!(
     "plane3d",
     "plane3d-vp",
     "plane3d-reg",
+    "checkerboard-fpe",
+    "swiss-roll-fpe",
+    "multi-swiss-roll-fpe",
+    "eight-modes-fpe",
+    "three-modes-fpe",
+    "two-modes-fpe",
+    "two-modes-cauchy",
+    "digits-fpe",
+    "mnist-fpe",
+    "fashion-mnist-fpe",
+    "cifar10-fpe",
 );
 
 /// The settings of a sampler and a likelihood where there is no preset: a run on a known density.

@@ -63,6 +63,10 @@ fn main() -> ExitCode {
             };
         }
     };
+    // Before there are threads, too: who needs it and did not get it says so.
+    if command::needs_nested(&cli.command) {
+        sde_nets::ops::keep_second_derivatives();
+    }
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,hf_hub=off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let output = Output { json: cli.json };

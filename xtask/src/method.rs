@@ -86,6 +86,11 @@ pub trait Method {
         Ok(self.train().check()?)
     }
 
+    /// Whether its loss has derivatives by its input, for which the tape is to keep gradients of gradients.
+    fn needs_nested(&self) -> bool {
+        false
+    }
+
     /// Looks up what a run stands on and writes it into the configuration; `existing` is the run that is gone on with.
     fn prepare(&mut self, existing: Option<&Path>) -> Result<()> {
         let _ = existing;

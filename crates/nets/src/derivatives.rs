@@ -17,11 +17,13 @@
 //!
 //! Differences of order two have the error h² times a third or fourth derivative, and rounding of ϵ/h and ϵ/h²; h belongs
 //! in units of the length over which f changes. For a score that is σ_t, and h = c σ_t with c about 0.03 in f32, 1e-4 in f64.
+//! States, distances and shifts are rounded to a grid on which their sums are exact: else x + h a and x − h a lie at different distances
+//! from x, and a second difference sees the slope.
 //!
 //! Reference: Pearlmutter 1994, doi 10.1162/neco.1994.6.1.147 (H v); Hutchinson 1990 (traces); Abramowitz, Stegun 1964,
 //! 25.3.23 to 25.3.27 (differences).
 
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use sde_core::noise::host_tensor;
 
 use crate::ops::second_derivatives_are_taped;
@@ -193,8 +195,9 @@ impl Differences<'_> {
         x: &Tensor,
     ) -> Result<Jet, E> {
         let batch = x.dim(0)?;
-        let (shifted, steps) = (self.states(x)?, self.column(x)?);
-        let values = f(&Tensor::cat(&shifted, 0)?)?;
+        let grid = self.grid(x)?;
+        let values = f(&Tensor::cat(&self.states(x, &grid)?, 0)?)?;
+        let steps = grid.steps.to_dtype(values.dtype())?;
         let at = |k: usize| values.narrow(0, k * batch, batch);
         let value = at(0)?;
         let (half, square) = ((steps.recip()? * 0.5)?, steps.sqr()?.recip()?);
@@ -222,15 +225,17 @@ impl Differences<'_> {
     }
 
     /// x, x ± h a for each direction, then x ± h (a + b) for each pair of different ones.
-    fn states(&self, x: &Tensor) -> Result<Vec<Tensor>> {
-        let steps = self.column(x)?;
+    fn states(&self, x: &Tensor, grid: &Grid) -> Result<Vec<Tensor>> {
+        // A constant shift by less than the grid, so that x may be on the tape.
+        let x = (x + (grid.round(&x.detach())? - x.detach())?)?;
+        let shift = |a: &Tensor| grid.round(&a.broadcast_mul(&grid.steps)?);
+        let shifts = self.along.iter().map(shift).collect::<Result<Vec<_>>>()?;
         let mut states = vec![x.clone()];
-        for a in self.along {
-            let shift = a.broadcast_mul(&steps)?;
-            states.extend([(x + &shift)?, (x - &shift)?]);
+        for shift in &shifts {
+            states.extend([(&x + shift)?, (&x - shift)?]);
         }
         for &(i, j) in self.mixed {
-            let (Some(a), Some(b)) = (self.along.get(i), self.along.get(j)) else {
+            let (Some(a), Some(b)) = (shifts.get(i), shifts.get(j)) else {
                 let expected = format!("one of {}", self.along.len());
                 return Err(Error::Shape {
                     what: "direction of a difference",
@@ -239,22 +244,44 @@ impl Differences<'_> {
                 });
             };
             if i != j {
-                let shift = (a + b)?.broadcast_mul(&steps)?;
-                states.extend([(x + &shift)?, (x - &shift)?]);
+                let shift = (a + b)?;
+                states.extend([(&x + &shift)?, (&x - &shift)?]);
             }
         }
         Ok(states)
     }
 
-    /// h, beside tensors like `x`.
-    fn column(&self, x: &Tensor) -> Result<Tensor> {
+    /// The grid of each sample: powers of two, so small that no entry loses a bit it has, and so large that sums of a few are exact.
+    fn grid(&self, x: &Tensor) -> Result<Grid> {
         let mut dims = vec![1; x.rank()];
         dims[0] = x.dim(0)?;
         if self.steps.len() != dims[0] {
             let (expected, found) = (format!("{} of them", dims[0]), self.steps.len().to_string());
             return Err(Error::Shape { what: "distances of differences", expected, found });
         }
-        Ok(host_tensor(self.steps.to_vec(), &dims, x.dtype(), x.device())?)
+        // A factor of four is room for x and its shifts.
+        let digits = if x.dtype() == DType::F64 { 50 } else { 21 };
+        let largest = x.detach().flatten_from(1)?.abs()?.max(1)?.to_device(&Device::Cpu)?;
+        let largest = largest.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+        let unit =
+            |(&largest, &step): (&f64, &f64)| ((largest + step).log2().ceil() - f64::from(digits)).exp2();
+        let units: Vec<f64> = largest.iter().zip(self.steps).map(unit).collect();
+        let whole = |(&step, &unit): (&f64, &f64)| (step / unit).round().max(1.0) * unit;
+        let steps = self.steps.iter().zip(&units).map(whole).collect();
+        let tensor = |values| host_tensor(values, &dims, x.dtype(), x.device());
+        Ok(Grid { units: tensor(units)?, steps: tensor(steps)? })
+    }
+}
+
+/// What states are multiples of, and the distances, which are such, too; beside tensors like the states.
+struct Grid {
+    units: Tensor,
+    steps: Tensor,
+}
+
+impl Grid {
+    fn round(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.broadcast_div(&self.units)?.round()?.broadcast_mul(&self.units)?)
     }
 }
 

@@ -38,7 +38,7 @@ pub use optimiser::{AdamUpdate, Averaged, lerp, sums_of_squares};
 pub use orthogonal::{antisymmetric, orthogonal_cayley, orthogonal_exponential};
 pub use pool::{avg_pool_3x3, max_pool_3x3};
 pub use precision::{Products, allow_tf32, tf32};
-pub use process::prepare_process;
+pub use process::{keep_second_derivatives, prepare_process};
 pub use resample::{avg_pool_2x, upsample_nearest_2x};
 pub use silu::silu;
 pub use sinusoids::sinusoids;

@@ -72,6 +72,28 @@ fn without_the_switch_there_is_an_error_and_no_number() -> Result<()> {
 }
 
 #[test]
+fn second_differences_in_f32_do_not_see_the_slope() -> Result<()> {
+    // A steep line with a small bend: 1e3 x + x²/2, at states where x ± h would be rounded to different distances.
+    let x = (normal(&[64, 3], 1)? * 0.7)?.to_dtype(DType::F32)?;
+    let along: Vec<Tensor> =
+        axes(&normal(&[64, 3], 1)?)?.iter().map(|a| a.to_dtype(DType::F32)).collect::<Result<_, _>>()?;
+    let h = 3e-4;
+    let jet = Differences { steps: &[h; 64], along: &along, mixed: &[(0, 0)] }.jet(
+        // In f64 inside, so that nothing but the states is rounded.
+        |x| -> Result<Tensor> {
+            let x = x.to_dtype(DType::F64)?;
+            Ok(((&x * 1e3)? + (x.sqr()? * 0.5)?)?)
+        },
+        &x,
+    )?;
+    let bent = jet.second[0].narrow(1, 0, 1)?;
+    let off = (bent - 1.0)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f64>()?;
+    // Without the grid the states' rounding of 3e-8 makes 1e3 · 3e-8 / h² = 300 of it.
+    assert!(off < 1e-3, "{off}");
+    Ok(())
+}
+
+#[test]
 fn every_derivative_agrees_with_differences() -> Result<()> {
     if !nested("every_derivative_agrees_with_differences") {
         return Ok(());

@@ -2,20 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use sde_core::SecondMoment;
 use sde_nets::Weights;
-use sde_train::checkpoint;
-use sde_train::hash::weights_hash;
 use serde::{Deserialize, Serialize};
 
+use super::kept::{Base, Kept};
 use super::sampler::unknown;
-use crate::config::{Preset, Source};
+use crate::config::Preset;
 use crate::exit::Failure;
-use crate::run::{locate, weights_file};
 
 /// The file in the run's directory that holds the frozen network.
-const FROZEN: &str = "frozen.safetensors";
+const FROZEN: Kept = Kept("frozen.safetensors");
 
 /// What a second output learns, on what.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -49,60 +47,29 @@ impl VarianceConfig {
                 preset.name
             ))
         })?;
-        let path = locate(Some(base)).with_context(|| format!("variance.base {}", base.display()))?;
-        let found = Source::read(&path.join("config.toml"))?.score()?;
-        let differs = |section: &str| {
-            Failure::Config(format!(
-                "variance.base {}: its section [{section}] is another than that of {}; take its values with --set, or another base",
-                path.display(),
-                preset.name
-            ))
-        };
-        if found.process != preset.process {
-            return Err(differs("process").into());
-        }
-        if found.net != preset.net {
-            return Err(differs("net").into());
-        }
+        let (found, weights) = Base { key: "variance.base", run: base }.weights(preset, None)?;
         if found.variance.is_some() {
             let text = format!(
                 "variance.base {}: this run is a second output itself; name its base",
-                path.display()
+                base.display()
             );
             return Err(Failure::Config(text).into());
-        }
-        let saved = checkpoint::latest(&path.join("checkpoints"))?.checkpoint.ok_or_else(|| {
-            Failure::Usage(format!("variance.base {}: this run has no checkpoint yet", path.display()))
-        })?;
-        Ok(saved.weights(&weights_file(&found, None)?.1)?)
-    }
-
-    /// The frozen weights that the run at `path` keeps.
-    pub fn kept_weights(&self, path: &Path) -> Result<Weights> {
-        let file = path.join(FROZEN);
-        let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        let weights = Weights::from_safetensors(&bytes, &candle_core::Device::Cpu)
-            .with_context(|| format!("{}", file.display()))?;
-        if self.weights_sha256.as_deref() != Some(weights_hash(&weights)?.as_str()) {
-            let text = format!("{}: not the weights that the run was started with", file.display());
-            return Err(Failure::Data(text).into());
         }
         Ok(weights)
     }
 
+    /// The frozen weights that the run at `path` keeps.
+    pub fn kept_weights(&self, path: &Path) -> Result<Weights> {
+        FROZEN.read(path, self.weights_sha256.as_deref())
+    }
+
     /// Whether the run at `path` has its copy of the frozen weights.
     pub fn is_kept(path: &Path) -> bool {
-        path.join(FROZEN).is_file()
+        FROZEN.is_there(path)
     }
 
     /// Keeps the frozen weights in the run at `path`, if they are not there.
     pub fn keep(path: &Path, weights: &Weights) -> Result<()> {
-        let file = path.join(FROZEN);
-        if file.exists() {
-            return Ok(());
-        }
-        let aside = path.join(format!("{FROZEN}.tmp"));
-        crate::output::write(&aside, &weights.to_safetensors()?)?;
-        std::fs::rename(&aside, &file).with_context(|| format!("cannot rename to {}", file.display()))
+        FROZEN.keep(path, weights)
     }
 }

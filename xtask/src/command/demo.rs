@@ -28,6 +28,7 @@ pub fn run(args: &Demo, output: Output) -> Result<()> {
         sets: args.sets.clone(),
         out: args.out.clone(),
         resume: false,
+        from: None,
         dry_run: false,
         device: crate::cli::DeviceArg { name: args.device.name.clone() },
     };

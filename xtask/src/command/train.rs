@@ -37,12 +37,7 @@ pub fn run(args: &Train, output: Output) -> Result<()> {
 
 /// Trains, and returns the run's directory, a summary and a record.
 pub fn fit_preset(args: &Train, output: Output) -> Result<(PathBuf, String, Value)> {
-    let existing = if args.resume { Some(existing::find(args)?) } else { None };
-    let mut source = match &existing {
-        Some(path) => Source::read(&path.join("config.toml"))?,
-        None => Source::find(&args.preset)?,
-    };
-    args.sets.iter().try_for_each(|set| source.set(set))?;
+    let (existing, source) = asked(args)?;
     let mut method = method::of(&source)?;
     method.check()?;
     if let Some(path) = &existing {
@@ -72,6 +67,26 @@ pub fn fit_preset(args: &Train, output: Output) -> Result<(PathBuf, String, Valu
     method.keep(&path)?;
     let (summary, record) = train(method.as_ref(), parts, seed, args.steps, &mut directory, &device, output)?;
     Ok((path, summary, record))
+}
+
+/// The run that is to go on, if there is one, and the configuration that is asked for.
+fn asked(args: &Train) -> Result<(Option<PathBuf>, Source)> {
+    let existing = if args.resume { Some(existing::find(args)?) } else { None };
+    let mut source = match &existing {
+        Some(path) => Source::read(&path.join("config.toml"))?,
+        None => Source::find(&args.preset)?,
+    };
+    if let Some(run) = &args.from {
+        let run = toml::Value::String(run.display().to_string());
+        source.add("start", toml::Table::from_iter([("run".to_owned(), run)]).into());
+    }
+    args.sets.iter().try_for_each(|set| source.set(set))?;
+    Ok((existing, source))
+}
+
+/// Whether the loss that is asked for needs gradients of gradients; what is wrong with the asking is told later.
+pub fn needs_nested(args: &Train) -> bool {
+    asked(args).and_then(|(_, source)| method::of(&source)).is_ok_and(|method| method.needs_nested())
 }
 
 /// Makes a new run in a directory that was named.

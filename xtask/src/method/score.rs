@@ -7,7 +7,7 @@ use anyhow::Result;
 use candle_core::{DType, Device};
 use sde_core::LinearSde;
 use sde_core::noise::{BatchNoise, Noise};
-use sde_data::{Batch, Split};
+use sde_data::{Batch, Split, Toy};
 use sde_nets::ops::{Products, allow_tf32};
 use sde_nets::{Params, Weights, count_parameters};
 use sde_train::hash::weights_hash;
@@ -16,7 +16,7 @@ use sde_train::{Objective, Scored, State, TrainConfig};
 use serde_json::{Value, json};
 
 use super::{Facts, Method, Parts, Running, toml_of};
-use crate::build::{ProcessConfig, Use, VarianceConfig, learned, unfinished};
+use crate::build::{Loaded, ProcessConfig, StartConfig, Use, VarianceConfig, learned, unfinished};
 use crate::command::picture;
 use crate::config::Preset;
 use crate::exit::Failure;
@@ -29,16 +29,17 @@ use crate::sampling;
 const SHEET: u32 = 36;
 const CLOUD: u32 = 4096;
 
-/// A score model, and the network that it is a second output of, if it is one.
+/// A score model, the network that it is a second output of, if it is one, and the weights that it starts from, if they are another run's.
 pub struct Score {
     preset: Preset,
     frozen: Option<Weights>,
+    start: Option<Weights>,
 }
 
 impl Score {
     /// The method of a preset.
     pub fn new(preset: Preset) -> Self {
-        Self { preset, frozen: None }
+        Self { preset, frozen: None, start: None }
     }
 
     /// The run with the weights that samplers take.
@@ -57,6 +58,7 @@ impl Score {
         &self,
         forward: Option<Arc<sde_train::Forward>>,
         params: &Params,
+        toy: Option<Toy>,
         output: Output,
     ) -> Result<Box<dyn Loss>> {
         let preset = &self.preset;
@@ -67,7 +69,8 @@ impl Score {
         if let Some(warning) = unfinished(sde.as_ref())? {
             output.say(warning);
         }
-        preset.loss.of(preset.variance.as_ref(), sde)
+        let law = toy.map(|toy| toy.mixture()).transpose()?.flatten();
+        preset.loss.of(preset.variance.as_ref(), sde, law)
     }
 }
 
@@ -102,8 +105,13 @@ impl Method for Score {
         Ok(())
     }
 
-    /// The weights that a second output stands on, of a new run from its base, and their hash in the preset.
+    fn needs_nested(&self) -> bool {
+        self.preset.loss.needs_nested()
+    }
+
+    /// The weights that a run or its second output stands on, of a new run from its base, and their hash in the preset.
     fn prepare(&mut self, existing: Option<&Path>) -> Result<()> {
+        self.start = StartConfig::resolve(&mut self.preset, existing)?;
         let Some(variance) = self.preset.variance.clone() else { return Ok(()) };
         variance.moment()?;
         if let Some(path) = existing.filter(|path| VarianceConfig::is_kept(path)) {
@@ -123,15 +131,16 @@ impl Method for Score {
     }
 
     fn keep(&self, run: &Path) -> Result<()> {
+        self.start.as_ref().map_or(Ok(()), |start| StartConfig::keep(run, start))?;
         self.frozen.as_ref().map_or(Ok(()), |frozen| VarianceConfig::keep(run, frozen))
     }
 
     fn build(&self, seed: u64, device: &Device, output: Output) -> Result<Parts> {
         let preset = &self.preset;
-        let load = |split| Ok::<_, anyhow::Error>(preset.data.load(split, Use::Training, seed, output)?.set);
-        let data = load(Split::Train)?;
+        let load = |split| preset.data.load(split, Use::Training, seed, output);
+        let Loaded { set: data, toy } = load(Split::Train)?;
         preset.train.check_labels(preset.net.classes(), data.classes())?;
-        let held_out = preset.train.held_out.map(|_| load(Split::Test)).transpose()?;
+        let held_out = preset.train.held_out.map(|_| load(Split::Test)).transpose()?.map(|loaded| loaded.set);
         allow_tf32(preset.tf32.unwrap_or(false));
         let products = preset.products.unwrap_or(Products::Full);
         let ((model, forward), params) = Params::initialise(Noise::new(seed), DType::F32, device, |b| {
@@ -140,7 +149,8 @@ impl Method for Score {
             Ok((network, learned::forward(&preset.process, b, data.shape())?))
         })?;
         preset.train.check_groups(&params)?;
-        let loss = self.loss(forward, &params, output)?;
+        self.start.as_ref().map_or(Ok(()), |weights| params.load(weights))?;
+        let loss = self.loss(forward, &params, toy, output)?;
         let objective = Box::new(Owned { model, loss });
         Ok(Parts { data, held_out, objective, params, classes: preset.net.classes() })
     }

@@ -7,6 +7,9 @@
 // Calls into the C library that change how it allocates, and one change of the environment.
 #![allow(unsafe_code)]
 
+/// What makes Candle's tape keep the gradients of gradients.
+const NESTED: &str = "CANDLE_GRAD_DO_NOT_DETACH";
+
 /// Candle's number of threads for elementwise work.
 const CANDLE_THREADS: &str = "CANDLE_NUM_THREADS";
 
@@ -35,6 +38,18 @@ pub fn prepare_process() {
         // SAFETY: there is no other thread that could read the environment now.
         unsafe { std::env::set_var(CANDLE_THREADS, "1") };
     }
+}
+
+/// Makes the tape of every thread keep the gradients of gradients, for a loss that has derivatives by its input. Call it in `main`, before
+/// there are threads and before the first backward pass; backward passes are slower and take more memory from then on.
+///
+/// Whether it is so now: false where there are threads already, or that cannot be told (only Linux tells).
+pub fn keep_second_derivatives() -> bool {
+    if std::env::var_os(NESTED).is_none() && is_single_threaded() {
+        // SAFETY: there is no other thread that could read the environment now.
+        unsafe { std::env::set_var(NESTED, "1") };
+    }
+    std::env::var_os(NESTED).is_some_and(|value| !value.is_empty() && value != "0")
 }
 
 /// Whether this is the only thread of the process; false where that cannot be told.

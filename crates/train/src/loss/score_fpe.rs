@@ -251,5 +251,5 @@ fn with_penalty(plain: Tensor, penalty: &Tensor) -> Result<LossValue> {
     // One transfer, beside all that the penalty has taken.
     let value = penalty.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_scalar()?;
     let total = (plain + penalty)?;
-    Ok(LossValue { total, terms: vec![(PENALTY, value)] })
+    Ok(LossValue { terms: vec![(PENALTY, value)], ..LossValue::on_tape(total) })
 }

@@ -55,7 +55,7 @@ impl Fitting {
         })?;
         let loss: Box<dyn Loss> = match forward {
             Some(forward) => preset.loss.learned(None, forward, (&params, &preset.train))?,
-            None => Box::new(preset.loss.build(Arc::from(preset.process.build()?))?),
+            None => preset.loss.of(None, Arc::from(preset.process.build()?), None)?,
         };
         let place = tempfile::tempdir()?;
         // Nothing but updates.

@@ -101,6 +101,9 @@ pub fn bearing(method: &dyn Method) -> Result<Value> {
     }
     put("/train/keep", json!({ "last": 2, "every": null }));
     // The frozen weights bear on the result, not where they came from.
+    for aside in ["/start/run", "/start/weights"] {
+        put(aside, Value::Null);
+    }
     for aside in ["/variance/base", "/train/sample_every", "/train/held_out", "/train/tensorboard"] {
         put(aside, Value::Null);
     }
