@@ -1,4 +1,6 @@
 //! The choices of the Fokker–Planck penalty, as a preset has them.
+//!
+//! Reference: Lai et al. 2022, arXiv 2210.04296, Eq. (19), section 5, appendix C.
 
 use serde::{Deserialize, Serialize};
 
