@@ -12,6 +12,9 @@ pub struct Compare {
     /// Also what was measured time by time
     #[arg(long)]
     pub all: bool,
+    /// Take the runs of a preset for seeds of it: means over them, and differences run by run
+    #[arg(long, conflicts_with = "all")]
+    pub seeds: bool,
     /// Print a Markdown table
     #[arg(long)]
     pub markdown: bool,

@@ -3,6 +3,8 @@
 //! `z = Δ / e`, p two-sided: normal, or Student's where an error has few degrees of freedom (`sde_eval::two_sided`). Likelihoods of the same examples are compared example by example, and e is the standard error of
 //! the mean difference; of everything else `e = √(e₁² + e₂²)`, as if the errors were independent. Where they are not, p is rather too large.
 
+mod seeds;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -49,6 +51,9 @@ enum Difference {
 /// Runs the command.
 pub fn run(args: &Compare, output: Output) -> Result<()> {
     let runs = args.runs.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
+    if args.seeds {
+        return seeds::run(&runs, args.markdown, output);
+    }
     let rows = rows(&runs, args.all);
     let record = json!({
         "command": "compare",
