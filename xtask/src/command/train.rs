@@ -2,7 +2,7 @@
 
 mod existing;
 
-pub use existing::bearing;
+pub use existing::{bearing, seed_of};
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;

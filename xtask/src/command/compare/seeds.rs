@@ -10,6 +10,7 @@ use sde_eval::{ErrorBar, Estimate, two_sided};
 use serde_json::{Value, json};
 
 use super::{probability, signed};
+use crate::command::train::seed_of;
 use crate::exit::Failure;
 use crate::figures::with_error;
 use crate::output::Output;
@@ -74,10 +75,7 @@ pub fn run(runs: &[Records], markdown: bool, output: Output) -> Result<()> {
 fn grouped(runs: &[Records]) -> Result<Vec<Group<'_>>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     for run in runs {
-        let seed = run.all.values().find_map(|record| record.get("seed").and_then(Value::as_u64));
-        let seed = seed.ok_or_else(|| {
-            Failure::Data(format!("{}: none of its records tells a seed", run.path.display()))
-        })?;
+        let seed = seed_of(&run.path)?;
         let place = match groups.iter().position(|group| group.name == run.preset()) {
             Some(place) => place,
             None => {
