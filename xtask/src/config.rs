@@ -113,6 +113,14 @@ presets!(
     "mnist-fpe",
     "fashion-mnist-fpe",
     "cifar10-fpe",
+    "checkerboard-diffflow",
+    "two-spirals-diffflow",
+    "olympics-diffflow",
+    "sharp-olympics-diffflow",
+    "fractal-tree-diffflow",
+    "sierpinski-carpet-diffflow",
+    "digits-diffflow",
+    "mnist-diffflow",
 );
 
 /// The settings of a sampler and a likelihood where there is no preset: a run on a known density.

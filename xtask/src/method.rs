@@ -2,6 +2,7 @@
 //!
 //! The key `method` at the top of a preset says which it is; a score model has none.
 
+pub mod diffflow;
 mod score;
 
 use std::path::{Path, PathBuf};
@@ -120,7 +121,7 @@ pub trait Method {
 }
 
 /// The methods by the key `method`.
-const METHODS: &[&str] = &[];
+const METHODS: &[&str] = &[diffflow::NAME];
 
 /// The configuration of a source, of whichever method it is.
 ///
@@ -129,6 +130,7 @@ const METHODS: &[&str] = &[];
 pub fn of(source: &Source) -> Result<Box<dyn Method>> {
     match source.method() {
         None => Ok(Box::new(score::Score::new(source.score()?))),
+        Some(diffflow::NAME) => Ok(Box::new(diffflow::DiffFlowMethod(source.parse()?))),
         Some(unknown) => {
             let hint = did_you_mean(nearest(unknown, METHODS.iter().copied()));
             let known = METHODS.join(", ");

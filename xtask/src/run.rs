@@ -17,6 +17,7 @@ use crate::cli::Opening;
 use crate::config::{Preset, Source};
 use crate::device;
 use crate::exit::Failure;
+use crate::method::diffflow::{self, DiffFlowPreset, Diffusion};
 use crate::output::Output;
 use crate::provenance;
 
@@ -60,6 +61,8 @@ pub struct Run {
     pub sde: Arc<dyn LinearSde>,
     /// The device the network is on.
     pub device: Device,
+    /// Drift and score, of a run that has them; its network is then the velocity of their flow.
+    pub diffusion: Option<Diffusion>,
     network: Network,
     origin: Value,
 }
@@ -82,6 +85,15 @@ pub fn locate(name: Option<&Path>) -> Result<PathBuf> {
     newest.ok_or_else(|| {
         Failure::Usage(format!("there is no run under {ROOT}/ yet: train one, or name one")).into()
     })
+}
+
+/// The directory of a run and its configuration; `edit` changes settings before `sets` do.
+fn source(name: Option<&Path>, sets: &[String], edit: impl Fn(&mut Source)) -> Result<(PathBuf, Source)> {
+    let path = locate(name)?;
+    let mut source = Source::read(&path.join("config.toml"))?;
+    edit(&mut source);
+    sets.iter().try_for_each(|set| source.set(set))?;
+    Ok((path, source))
 }
 
 /// Which file of a checkpoint a name of weights stands for; by default the first average.
@@ -115,6 +127,24 @@ impl Run {
         Self::open(name, opening.weights.as_deref(), &opening.sets, edit, &device, output)
     }
 
+    /// The same, also of a run whose network is the velocity of a flow: for a command that asks for no score.
+    pub fn of_flow_command(
+        name: Option<&Path>,
+        opening: &Opening,
+        edit: impl Fn(&mut Source),
+        output: Output,
+    ) -> Result<Self> {
+        let device = device::select(&opening.device.name, output)?;
+        let source = source(name, &opening.sets, edit)?;
+        match source.1.method() {
+            Some(diffflow::NAME) => {
+                let flow: DiffFlowPreset = source.1.parse()?;
+                Self::latest(source.0, flow.as_score()?, Some(flow), opening.weights.as_deref(), &device, output)
+            }
+            _ => Self::latest(source.0, source.1.score()?, None, opening.weights.as_deref(), &device, output),
+        }
+    }
+
     /// Opens a run at its latest checkpoint that verifies.
     pub fn open(
         name: Option<&Path>,
@@ -124,11 +154,19 @@ impl Run {
         device: &Device,
         output: Output,
     ) -> Result<Self> {
-        let path = locate(name)?;
-        let mut source = Source::read(&path.join("config.toml"))?;
-        edit(&mut source);
-        sets.iter().try_for_each(|set| source.set(set))?;
-        let preset = source.score()?;
+        let (path, source) = source(name, sets, edit)?;
+        Self::latest(path, source.score()?, None, weights, device, output)
+    }
+
+    /// The run of a directory at its latest checkpoint that verifies.
+    fn latest(
+        path: PathBuf,
+        preset: Preset,
+        flow: Option<DiffFlowPreset>,
+        weights: Option<&str>,
+        device: &Device,
+        output: Output,
+    ) -> Result<Self> {
         let latest = checkpoint::latest(&path.join("checkpoints"))?;
         for (skipped, why) in &latest.skipped {
             output.say(format!("passing over {}: {why}", skipped.display()));
@@ -147,7 +185,25 @@ impl Run {
             "weights_sha256": weights_hash(&tensors)?,
         });
         output.say(format!("{}: step {}, {label} weights", path.display(), saved.manifest().step));
-        Self::of_weights(path, preset, facts, &tensors, saved.manifest().origin.seed, device, origin)
+        let seed = saved.manifest().origin.seed;
+        match flow {
+            Some(flow) => flow.open(path, facts, &tensors, seed, device, origin),
+            None => Self::of_weights(path, preset, facts, &tensors, seed, device, origin),
+        }
+    }
+
+    /// A run whose network is the velocity of the flow of `diffusion`, carried by `sde`.
+    pub fn of_flow(
+        path: PathBuf,
+        mut preset: Preset,
+        (shape, encoding): (Vec<usize>, Encoding),
+        (sde, network, diffusion): (Arc<dyn LinearSde>, Network, Diffusion),
+        (seed, origin): (u64, Value),
+        device: &Device,
+    ) -> Result<Self> {
+        preset.sampler.resolve(&preset.process)?;
+        let (device, diffusion) = (device.clone(), Some(diffusion));
+        Ok(Self { path, preset, seed, shape, encoding, sde, device, diffusion, network, origin })
     }
 
     /// A run around given weights, with shape and encoding of its data.
@@ -169,7 +225,8 @@ impl Run {
             })
             .with_context(|| format!("{}: the weights do not fit the configured network", path.display()))?;
         let (sde, network) = learned::frozen(&preset.process, forward.as_deref(), network)?;
-        Ok(Self { path, preset, seed, shape, encoding, sde, device: device.clone(), network, origin })
+        let (device, diffusion) = (device.clone(), None);
+        Ok(Self { path, preset, seed, shape, encoding, sde, device, diffusion, network, origin })
     }
 
     /// The range and the number of levels of images; none for points.

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::build::SamplerConfig;
 use crate::calibration;
 use crate::exit::Failure;
+use crate::method::diffflow::is_chain;
 use crate::output::Output;
 use crate::run::Run;
 
@@ -243,6 +244,13 @@ impl<'a> Recipe<'a> {
 
 /// Samples of a run as it is configured: what a sheet or a comparison shows.
 pub fn of_run(run: &Run, noise: Noise, addresses: &[u32], batch: usize, output: Output) -> Result<Drawn> {
+    if let Some(diffusion) = &run.diffusion
+        && is_chain(&run.preset.sampler)?
+    {
+        let (steps, lambda) = (diffusion.process.steps(), run.preset.sampler.lambda);
+        let x = diffusion.draw((steps, lambda), &run.shape, noise, addresses, batch)?;
+        return Ok(Drawn { x, nfe: vec![steps; addresses.len()] });
+    }
     let recipe = Recipe::new(run.sde.as_ref(), &run.preset.sampler, None);
     let calibration = calibration::of_run(run, &recipe, output)?;
     let recipe = Recipe { calibration: calibration.as_ref(), ..recipe };

@@ -4,6 +4,8 @@
 //! sampling view: a state (f64 where the backend has it) and host times, in the state's type. [`ModelField`] makes a field of
 //! a model; guidance, conversions and collages wrap fields.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor, Var};
 
 use crate::noise::{BatchNoise, host_tensor};
@@ -69,6 +71,23 @@ impl<M: Model + ?Sized> Model for &M {
 }
 
 impl<M: Model + ?Sized> Model for Box<M> {
+    fn prediction(&self) -> Prediction {
+        (**self).prediction()
+    }
+    fn forward(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
+        (**self).forward(x, t, pass)
+    }
+    fn forward_with_second(
+        &self,
+        x: &Tensor,
+        t: &Tensor,
+        pass: Pass<'_>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        (**self).forward_with_second(x, t, pass)
+    }
+}
+
+impl<M: Model + ?Sized> Model for Arc<M> {
     fn prediction(&self) -> Prediction {
         (**self).prediction()
     }

@@ -264,6 +264,20 @@ impl NormalSource for BatchNoise {
     }
 }
 
+/// Another source from a later step on: step k has its step `by + k`.
+pub struct Shifted<'a> {
+    /// The source.
+    pub source: &'a dyn NormalSource,
+    /// How many of its steps are passed over.
+    pub by: usize,
+}
+
+impl NormalSource for Shifted<'_> {
+    fn normal(&self, step: usize, like: &Tensor) -> Result<Tensor> {
+        self.source.normal(self.by + step, like)
+    }
+}
+
 /// Normals recorded beforehand, `[steps, B, …]`: step `i` uses row `i`.
 #[derive(Debug, Clone)]
 pub struct Recorded(pub Tensor);

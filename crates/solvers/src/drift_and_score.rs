@@ -15,9 +15,9 @@
 //! Reference: Zhang, Chen 2021, arXiv 2110.07579, Eq. (8)–(12), sections 3.4 and G.2.
 //! Differs: the completion starts at `x̂_N = (1 − Γ) z + Γ x_N`, z ~ N(0, I), which the paper leaves open.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use sde_core::noise::{NormalSource, host_tensor};
-use sde_core::{Error as CoreError, Field, NoiseRate, Prediction, TimeGrid, per_sample};
+use sde_core::{Error as CoreError, Field, Model, NoiseRate, Pass, Prediction, TimeGrid, per_sample};
 
 use crate::error::in_range;
 use crate::{Error, Result, Solution};
@@ -30,27 +30,69 @@ pub struct DriftAndScore<D, S> {
     noise: NoiseRate,
 }
 
+impl<D, S> DriftAndScore<D, S> {
+    /// g(t).
+    pub fn noise(&self) -> NoiseRate {
+        self.noise
+    }
+
+    fn checked(drift: (D, Prediction), score: (S, Prediction), noise: NoiseRate) -> Result<Self> {
+        for (what, found, expected) in [
+            ("drift of a diffusion", drift.1, Prediction::Velocity),
+            ("score of a diffusion", score.1, Prediction::Score),
+        ] {
+            if found != expected {
+                let (expected, found) =
+                    (format!("a prediction of {expected:?}"), format!("one of {found:?}"));
+                return Err(CoreError::Mismatch { what, expected, found }.into());
+            }
+        }
+        Ok(Self { drift: drift.0, score: score.0, noise })
+    }
+}
+
+impl<D: Model, S: Model> DriftAndScore<D, S> {
+    /// The same of networks, of which one, `f − ½ g² s`, is made: a model of the flow's velocity.
+    ///
+    /// # Errors
+    /// As [`DriftAndScore::new`].
+    pub fn of_models(drift: D, score: S, noise: NoiseRate) -> Result<Self> {
+        let (of_drift, of_score) = (drift.prediction(), score.prediction());
+        Self::checked((drift, of_drift), (score, of_score), noise)
+    }
+}
+
+impl<D: Model, S: Model> Model for DriftAndScore<D, S> {
+    fn prediction(&self) -> Prediction {
+        Prediction::Velocity
+    }
+
+    fn forward(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> sde_core::Result<Tensor> {
+        let times = t.to_dtype(DType::F64)?.to_device(&Device::Cpu)?.to_vec1::<f64>()?;
+        let halves = self.half_squares(&times, x)?;
+        Ok((self.drift.forward(x, t, pass)? - self.score.forward(x, t, pass)?.broadcast_mul(&halves)?)?)
+    }
+}
+
+impl<D, S> DriftAndScore<D, S> {
+    /// ½ g² at the time of each sample, as a column.
+    fn half_squares(&self, t: &[f64], x: &Tensor) -> sde_core::Result<Tensor> {
+        let half = |t: &f64| 0.5 * self.noise.at(*t) * self.noise.at(*t);
+        let halves: Vec<f64> = per_sample(t, x.dim(0)?)?.iter().map(half).collect();
+        let mut dims = vec![1; x.rank()];
+        dims[0] = halves.len();
+        host_tensor(halves, &dims, x.dtype(), x.device())
+    }
+}
+
 impl<D: Field, S: Field> DriftAndScore<D, S> {
     /// The diffusion `dx = f dt + g dw` with `drift` f, whose prediction is a velocity, and `score` s.
     ///
     /// # Errors
     /// For fields that predict anything else.
     pub fn new(drift: D, score: S, noise: NoiseRate) -> Result<Self> {
-        for (what, field, expected) in [
-            ("drift of a diffusion", drift.prediction(), Prediction::Velocity),
-            ("score of a diffusion", score.prediction(), Prediction::Score),
-        ] {
-            if field != expected {
-                let (expected, found) = (format!("a field that predicts {expected:?}"), format!("{field:?}"));
-                return Err(CoreError::Mismatch { what, expected, found }.into());
-            }
-        }
-        Ok(Self { drift, score, noise })
-    }
-
-    /// g(t).
-    pub fn noise(&self) -> NoiseRate {
-        self.noise
+        let (of_drift, of_score) = (drift.prediction(), score.prediction());
+        Self::checked((drift, of_drift), (score, of_score), noise)
     }
 
     /// Carries `x` from data to noise through the times of `grid`, the last of which is the data's; all N + 1 states, data first. Step k = 1…N
@@ -183,11 +225,7 @@ impl<D: Field, S: Field> Field for DriftAndScore<D, S> {
     }
 
     fn eval(&self, x: &Tensor, t: &[f64]) -> sde_core::Result<Tensor> {
-        let g = |t: &f64| 0.5 * self.noise.at(*t) * self.noise.at(*t);
-        let halves: Vec<f64> = per_sample(t, x.dim(0)?)?.iter().map(g).collect();
-        let mut dims = vec![1; x.rank()];
-        dims[0] = halves.len();
-        let halves = host_tensor(halves, &dims, x.dtype(), x.device())?;
+        let halves = self.half_squares(t, x)?;
         Ok((self.drift.eval(x, t)? - self.score.eval(x, t)?.broadcast_mul(&halves)?)?)
     }
 }

@@ -119,7 +119,7 @@ fn fields_of_another_meaning_are_refused() -> Result<()> {
     let noise = NoiseRate::constant(1.0)?;
     let text = |result: Result<_>| result.map(|_: DriftAndScore<_, _>| ()).map_err(|error| error.to_string());
     let wrong = DriftAndScore::new(field(Prediction::Score), field(Prediction::Score), noise);
-    let expected = "drift of a diffusion: expected a field that predicts Velocity, found Score";
+    let expected = "drift of a diffusion: expected a prediction of Velocity, found one of Score";
     assert_eq!(text(wrong), Err(expected.into()));
     assert!(DriftAndScore::new(field(Prediction::Velocity), field(Prediction::Noise), noise).is_err());
     Ok(())

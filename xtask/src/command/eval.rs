@@ -7,13 +7,19 @@ use crate::cli::{Cli, Eval};
 use crate::config::{Preset, Source};
 use crate::exit::{Failure, one_line};
 use crate::inception;
+use crate::method::diffflow::{self, DiffFlowPreset};
 use crate::output::Output;
 use crate::run::locate;
 
 /// Runs the command.
 pub fn run(args: &Eval, output: Output) -> Result<()> {
     let path = locate(args.run.as_deref())?;
-    let preset = Source::read(&path.join("config.toml"))?.score()?;
+    let source = Source::read(&path.join("config.toml"))?;
+    // A drift and a score are measured as their flow, whose score is not known.
+    let (preset, commands): (_, &[&str]) = match source.method() {
+        Some(diffflow::NAME) => (source.parse::<DiffFlowPreset>()?.as_score()?, &["eval-nll"]),
+        _ => (source.score()?, &["eval-nll", "eval-score"]),
+    };
     let run = path.display().to_string();
     let reference = args.fid.map(|_| reference(&preset)).transpose()?;
     if reference.is_some() && !inception::place().is_file() {
@@ -30,8 +36,8 @@ pub fn run(args: &Eval, output: Output) -> Result<()> {
             first.get_or_insert(error);
         }
     };
-    for command in ["eval-nll", "eval-score"] {
-        let words = [vec![command.to_owned(), run.clone()], some.clone(), common.to_vec()].concat();
+    for command in commands {
+        let words = [vec![(*command).to_owned(), run.clone()], some.clone(), common.to_vec()].concat();
         went(call(&words, output));
     }
     match (args.fid, reference) {

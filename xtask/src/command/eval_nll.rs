@@ -135,6 +135,7 @@ fn of_density(args: &EvalNll, file: &Path, output: Output) -> Result<()> {
         sampler: &settings.sampler,
         // Where sampling of a known density stops, its likelihood starts.
         start: span.sampling,
+        diffusion: None,
     };
     let method = Method::new(setting, times.as_ref())?;
     let density = method.density(sde_data::Encoding::Continuous)?;
@@ -175,6 +176,7 @@ fn setting<'a>(run: &'a Run, field: &'a dyn sde_core::Field) -> Setting<'a> {
         config: &run.preset.likelihood,
         sampler: &run.preset.sampler,
         start: run.sde.span().likelihood,
+        diffusion: run.diffusion.as_ref(),
     }
 }
 
@@ -185,7 +187,7 @@ fn load(run: &Run, method: &Method<'_>, split: Split, output: Output) -> Result<
 }
 
 fn of_network(args: &EvalNll, output: Output) -> Result<()> {
-    let run = Run::of_command(args.run.as_deref(), &args.opening, |s| edit(args, s), output)?;
+    let run = Run::of_flow_command(args.run.as_deref(), &args.opening, |s| edit(args, s), output)?;
     if args.prior == "exact" {
         let text = "--prior exact: the law of a network's data at T is not known; take standard, or --oracle";
         return Err(Failure::Usage(text.into()).into());

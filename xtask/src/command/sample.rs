@@ -1,6 +1,7 @@
 //! `sample`: draw from a run, or from a known density.
 
 mod density;
+mod diffusion;
 mod edit;
 pub mod guide;
 mod network;

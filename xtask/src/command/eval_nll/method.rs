@@ -8,6 +8,8 @@ use sde_solvers::{Adaptive, Chart, Divergence, Table};
 use serde_json::{Value, json};
 
 use crate::build::{Kind, LikelihoodConfig, ProcessConfig, SamplerConfig};
+use crate::exit::Failure;
+use crate::method::diffflow::Diffusion;
 
 /// What a measurement is made of.
 #[derive(Clone, Copy)]
@@ -26,6 +28,8 @@ pub struct Setting<'a> {
     pub sampler: &'a SamplerConfig,
     /// The time whose density is told, unless times are given.
     pub start: f64,
+    /// Drift and score, of a run that has them: the bound is that of their paths.
+    pub diffusion: Option<&'a Diffusion>,
 }
 
 /// A measurement, made once and lent to whoever evaluates.
@@ -47,6 +51,9 @@ impl<'a> Method<'a> {
         let (kind, velocities) = (config.kind()?, config.velocities(sde)?);
         let ends = times.map_or((start, sde.span().end), |grid| (grid.stop(), grid.start()));
         let (mut adaptive, mut table, mut chain) = (None, None, None);
+        if setting.diffusion.is_some() {
+            refuse_of_diffusion(kind, times.is_some() || config.adaptive(sampler)?.is_none())?;
+        }
         match kind {
             Kind::Flow => {
                 adaptive = config.adaptive(sampler)?;
@@ -107,6 +114,9 @@ impl<'a> Method<'a> {
     fn of_states(&self, encoding: Encoding) -> Result<Box<dyn PointDensity + '_>> {
         let Setting { sde, field, prior, config, .. } = self.setting;
         let (start, end) = self.ends;
+        if let (Kind::Elbo, Some(diffusion)) = (self.kind, self.setting.diffusion) {
+            return Ok(Box::new(diffusion.bound(config.draws())?));
+        }
         Ok(match (self.kind, &self.chain) {
             (Kind::Discrete, Some(chain)) => {
                 let (variances, draws) = (config.variances()?, config.draws());
@@ -203,4 +213,14 @@ impl<'a> Method<'a> {
         }
         Ok(record)
     }
+}
+
+/// A drift and a score have the density of their flow, by an adaptive solver, and the bound of their paths.
+fn refuse_of_diffusion(kind: Kind, fixed: bool) -> Result<()> {
+    let text = match kind {
+        Kind::Discrete => "bound discrete: of a DiffFlow there is the bound elbo, that of its chain's paths",
+        Kind::Flow if fixed => "a fixed grid: the flow of a DiffFlow is solved adaptively, by rk45 or its like",
+        _ => return Ok(()),
+    };
+    Err(Failure::Usage(text.into()).into())
 }

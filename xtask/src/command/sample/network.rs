@@ -11,6 +11,7 @@ use sde_core::noise::{BatchNoise, Noise};
 use sde_data::read::npy::{NpyArray, write_npy};
 use serde_json::{Value, json};
 
+use super::diffusion;
 use super::edit;
 use super::guide::{self, Guided};
 use super::save::{is_npy, save};
@@ -19,6 +20,7 @@ use crate::calibration;
 use crate::cli::Sample;
 use crate::exit::Failure;
 use crate::files::write_tensor;
+use crate::method::diffflow::is_chain;
 use crate::output::{Output, save_record};
 use crate::run::Run;
 use crate::sampling::{Calibration, Drawn, Recipe, Start};
@@ -27,7 +29,14 @@ use crate::stash::{Entries, Stash};
 
 /// Runs the command.
 pub fn run(args: &Sample, output: Output) -> Result<()> {
-    let run = Run::of_command(args.run.as_deref(), &args.opening, |s| configure(args, s), output)?;
+    let run = Run::of_flow_command(args.run.as_deref(), &args.opening, |s| configure(args, s), output)?;
+    if let Some(of_run) = &run.diffusion {
+        let chain = is_chain(&run.preset.sampler)?;
+        diffusion::check(args, chain)?;
+        if chain {
+            return diffusion::run(args, &run, of_run, output);
+        }
+    }
     let times = explicit_times(args.density.times.as_deref())?;
     let given = args.init.as_deref().map(|path| states(path, &run.state_shape()?)).transpose()?;
     let mut wanted = addresses(args, given.as_ref())?;
