@@ -73,6 +73,21 @@ pub(crate) struct Axes {
     pub basis: Option<Vec<f64>>,
 }
 
+impl Axes {
+    /// Qᵀ x.
+    pub(crate) fn rotated(&self, x: &[f64]) -> Vec<f64> {
+        let Some(basis) = &self.basis else { return x.to_vec() };
+        let column = |j: usize| basis.iter().skip(j).step_by(x.len());
+        (0..x.len()).map(|j| column(j).zip(x).map(|(q, x)| q * x).sum()).collect()
+    }
+
+    /// Q x.
+    pub(crate) fn back(&self, x: &[f64]) -> Vec<f64> {
+        let Some(basis) = &self.basis else { return x.to_vec() };
+        basis.chunks(x.len()).map(|row| row.iter().zip(x).map(|(q, x)| q * x).sum()).collect()
+    }
+}
+
 /// A mixture of Gaussians on the state space, point masses included.
 #[derive(Debug, Clone)]
 pub struct Mixture {

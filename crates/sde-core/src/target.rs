@@ -9,6 +9,7 @@
 //!
 //! Reference: Zhang 2023 (thesis), section 5.1 and Table 5.1, for the targets in this module.
 
+mod control;
 mod cox;
 mod funnel;
 mod gaussian;
@@ -17,6 +18,7 @@ mod rings;
 mod sampler;
 mod weights;
 
+pub use control::{Control, ControlFn, FollmerDrift};
 pub use cox::{Cox, CoxGrid};
 pub use funnel::Funnel;
 pub use gaussian::gaussian;

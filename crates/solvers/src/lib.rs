@@ -34,7 +34,11 @@ mod error;
 pub mod flow;
 pub mod guidance;
 pub mod inverse;
+<<<<<<< HEAD
 pub mod mcmc;
+=======
+mod path_integral;
+>>>>>>> 97f5265 (Path integral sampler: exact weights of controlled paths; the Föllmer drift of mixtures)
 mod predictor_corrector;
 mod prior;
 mod sampler;
@@ -50,6 +54,7 @@ pub use divergence::Divergence;
 pub use drift_and_score::DriftAndScore;
 pub use error::{Error, Result};
 pub use flow::{AdaptiveFlow, Chart, ProbabilityFlow};
+pub use path_integral::{Bridge, PathIntegral, Paths};
 pub use predictor_corrector::{Langevin, Norms, PredictorCorrector};
 pub use prior::prior_sample;
 pub use sampler::{Path, Sampler, Solution};
