@@ -27,6 +27,7 @@
 mod builder;
 mod classes;
 mod config;
+mod control;
 pub mod derivatives;
 mod embedding;
 mod error;
@@ -47,6 +48,7 @@ mod unet;
 
 pub use builder::{Builder, Init};
 pub use config::NetConfig;
+pub use control::{ControlConfig, ControlNet};
 pub use embedding::TimeFeatures;
 pub use error::{Error, Result, WeightsMismatch};
 pub use flow::{CouplingFlow, FlowConfig, Mapped, standard_normal_log};

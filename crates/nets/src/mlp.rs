@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::classes::{ClassVectors, check_labels};
 use crate::embedding::{TimeEmbedding, TimeFeatures};
 use crate::head::{Last, Trunk};
-use crate::layers::{Linear, matmul_by_rows};
+use crate::layers::{Linear, NOTHING, matmul_by_rows};
 use crate::{Builder, Error, Init, Result, ops, points};
 
 /// Random Fourier features of the state.
@@ -70,6 +70,15 @@ impl Mlp {
     /// # Errors
     /// [`crate::Error::Config`] where the configuration describes no network.
     pub fn new(b: &Builder, config: &MlpConfig, sample_shape: &[usize]) -> Result<Self> {
+        Self::with_last(b, config, sample_shape, 1.0)
+    }
+
+    /// The same network with a last layer that is zero at first.
+    pub(crate) fn starting_at_zero(b: &Builder, config: &MlpConfig, sample_shape: &[usize]) -> Result<Self> {
+        Self::with_last(b, config, sample_shape, NOTHING)
+    }
+
+    fn with_last(b: &Builder, config: &MlpConfig, sample_shape: &[usize], scale: f64) -> Result<Self> {
         let dim = points::dimension(sample_shape)?;
         let Some(&first) = config.hidden.first().filter(|_| !config.hidden.contains(&0)) else {
             return Err(Error::config(
@@ -95,7 +104,10 @@ impl Mlp {
             .iter()
             .zip(widths.iter().skip(1))
             .enumerate()
-            .map(|(i, (&inputs, &outputs))| Linear::new(&b.pp("layer").pp(i), inputs, outputs, 1.0))
+            .map(|(i, (&inputs, &outputs))| {
+                let scale = if i == config.hidden.len() { scale } else { 1.0 };
+                Linear::new(&b.pp("layer").pp(i), inputs, outputs, scale)
+            })
             .collect::<Result<_>>()?;
         let last = Last::Vector { width: config.hidden.last().copied().unwrap_or(first), outputs: dim };
         Ok(Self { prediction: config.prediction, time, classes, frequencies, layers, last })

@@ -9,6 +9,7 @@
 //!
 //! Reference: Zhang 2023 (thesis), section 5.1 and Table 5.1, for the targets in this module.
 
+mod bridge;
 mod control;
 mod cox;
 mod funnel;
@@ -18,6 +19,7 @@ mod rings;
 mod sampler;
 mod weights;
 
+pub use bridge::Bridge;
 pub use control::{Control, ControlFn, FollmerDrift};
 pub use cox::{Cox, CoxGrid};
 pub use funnel::Funnel;

@@ -54,7 +54,7 @@ pub use divergence::Divergence;
 pub use drift_and_score::DriftAndScore;
 pub use error::{Error, Result};
 pub use flow::{AdaptiveFlow, Chart, ProbabilityFlow};
-pub use path_integral::{Bridge, PathIntegral, Paths};
+pub use path_integral::{PathIntegral, Paths};
 pub use predictor_corrector::{Langevin, Norms, PredictorCorrector};
 pub use prior::prior_sample;
 pub use sampler::{Path, Sampler, Solution};

@@ -14,79 +14,9 @@
 use candle_core::{DType, Device, Tensor};
 use sde_core::Target;
 use sde_core::noise::{BatchNoise, Law, Noise, Stream};
-use sde_core::target::{Control, Drawn, LogWeights, TargetSampler};
+use sde_core::target::{Bridge, Control, Drawn, LogWeights, TargetSampler};
 
 use crate::Result;
-
-/// The discretised diffusion that a control acts on, which starts at the origin.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Bridge {
-    /// N.
-    pub steps: usize,
-    /// T.
-    pub horizon: f64,
-    /// g.
-    pub noise: f64,
-    /// Entries of ∇ log μ̂ are kept within ± this before the control sees them.
-    pub clip: f64,
-}
-
-impl Bridge {
-    /// Refuses what is no diffusion.
-    ///
-    /// # Errors
-    /// [`sde_core::Error::Range`].
-    pub fn check(&self) -> Result<()> {
-        let values = [
-            ("the number of steps of a path", self.steps as f64),
-            ("the horizon of a path", self.horizon),
-            ("the noise of a path", self.noise),
-            ("the bound of a target's score", self.clip),
-        ];
-        for (what, found) in values {
-            if !(found > 0.0 && found.is_finite()) {
-                let (low, high) = (f64::MIN_POSITIVE, f64::MAX);
-                return Err(sde_core::Error::Range { what, found, low, high }.into());
-            }
-        }
-        Ok(())
-    }
-
-    /// Δ.
-    pub fn step(&self) -> f64 {
-        self.horizon / self.steps as f64
-    }
-
-    /// log μ⁰ of the end of an uncontrolled path.
-    ///
-    /// # Shapes
-    /// `[B, D]` to `[B]`.
-    ///
-    /// # Errors
-    /// Those of the tensors.
-    pub fn log_reference(&self, x: &Tensor) -> Result<Tensor> {
-        let spread = self.noise * self.noise * self.horizon;
-        let constant = -0.5 * x.dim(1)? as f64 * (std::f64::consts::TAU * spread).ln();
-        Ok(x.sqr()?.sum(1)?.affine(-0.5 / spread, constant)?)
-    }
-
-    /// ∇ log μ̂ as a control sees it: clipped, of the type of `x`, and a constant to differentiation.
-    ///
-    /// # Shapes
-    /// `[B, D]`.
-    ///
-    /// # Errors
-    /// When the target's density or score is not finite.
-    pub fn guide(&self, target: &dyn Target, x: &Tensor) -> Result<Tensor> {
-        let score = target.finite_log_density(&on_host(x)?)?.score;
-        Ok(score.clamp(-self.clip, self.clip)?.to_dtype(x.dtype())?.to_device(x.device())?)
-    }
-}
-
-/// A state in f64 on the host, off the tape, as targets take it.
-fn on_host(x: &Tensor) -> Result<Tensor> {
-    Ok(x.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?)
-}
 
 /// The sampler of a control.
 pub struct PathIntegral<C> {
@@ -135,7 +65,12 @@ impl<C: Control> PathIntegral<C> {
         let mut cost = Tensor::zeros(batch, DType::F64, &Device::Cpu)?;
         watch(&x)?;
         for k in 0..steps {
-            let guide = self.control.needs_score().then(|| self.bridge.guide(target, &x)).transpose()?;
+            let guide = self
+                .control
+                .needs_score()
+                .then(|| self.bridge.guide(target, &x))
+                .transpose()?
+                .map(|density| density.score);
             let u = self.control.control(&x, k as f64 * dt, guide.as_ref())?.detach();
             let xi =
                 noise.tensor(Law::Normal, Stream::Sampler, k as u32, &[dim], DType::F64, &Device::Cpu)?;

@@ -5,8 +5,10 @@ use nalgebra::DMatrix;
 use sde_core::Target;
 use sde_core::noise::{BatchNoise, Noise};
 use sde_core::oracle::Mixture;
-use sde_core::target::{Control, ControlFn, FollmerDrift, MixtureTarget, Rings, TargetSampler, gaussian};
-use sde_solvers::{Bridge, PathIntegral, Result};
+use sde_core::target::{
+    Bridge, Control, ControlFn, FollmerDrift, MixtureTarget, Rings, TargetSampler, gaussian,
+};
+use sde_solvers::{PathIntegral, Result};
 
 fn bridge(steps: usize, horizon: f64, noise: f64) -> Bridge {
     Bridge { steps, horizon, noise, clip: 1e4 }
