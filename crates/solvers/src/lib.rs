@@ -34,11 +34,8 @@ mod error;
 pub mod flow;
 pub mod guidance;
 pub mod inverse;
-<<<<<<< HEAD
 pub mod mcmc;
-=======
 mod path_integral;
->>>>>>> 97f5265 (Path integral sampler: exact weights of controlled paths; the Föllmer drift of mixtures)
 mod predictor_corrector;
 mod prior;
 mod sampler;
