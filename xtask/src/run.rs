@@ -139,7 +139,14 @@ impl Run {
         match source.1.method() {
             Some(diffflow::NAME) => {
                 let flow: DiffFlowPreset = source.1.parse()?;
-                Self::latest(source.0, flow.as_score()?, Some(flow), opening.weights.as_deref(), &device, output)
+                Self::latest(
+                    source.0,
+                    flow.as_score()?,
+                    Some(flow),
+                    opening.weights.as_deref(),
+                    &device,
+                    output,
+                )
             }
             _ => Self::latest(source.0, source.1.score()?, None, opening.weights.as_deref(), &device, output),
         }

@@ -50,7 +50,7 @@ pub fn fit_preset(args: &Train, output: Output) -> Result<(PathBuf, String, Valu
     let device = device::select(&args.device.name, output)?;
     let seed = match (args.seed, &existing) {
         (Some(seed), _) => seed,
-        (None, Some(path)) => existing::seed_of(path)?,
+        (None, Some(path)) => seed_of(path)?,
         (None, None) => 0,
     };
     method.prepare(existing.as_deref())?;

@@ -123,6 +123,8 @@ impl DiffFlowPreset {
             time: TimeLaw::Uniform { from: self.process.start, to: self.process.end },
             reduction: Reduction::Sum,
             path: None,
+            fokker_planck: None,
+            cauchy: None,
         };
         Ok(Preset {
             name: self.name.clone(),
@@ -130,6 +132,7 @@ impl DiffFlowPreset {
             products: None,
             tf32: None,
             mixed_score: None,
+            start: None,
             data: self.data.clone(),
             process: ProcessConfig::Vp { beta_0: 0.1, beta_1: 20.0 },
             net: self.drift.clone(),

@@ -219,7 +219,9 @@ impl<'a> Method<'a> {
 fn refuse_of_diffusion(kind: Kind, fixed: bool) -> Result<()> {
     let text = match kind {
         Kind::Discrete => "bound discrete: of a DiffFlow there is the bound elbo, that of its chain's paths",
-        Kind::Flow if fixed => "a fixed grid: the flow of a DiffFlow is solved adaptively, by rk45 or its like",
+        Kind::Flow if fixed => {
+            "a fixed grid: the flow of a DiffFlow is solved adaptively, by rk45 or its like"
+        }
         _ => return Ok(()),
     };
     Err(Failure::Usage(text.into()).into())
