@@ -15,6 +15,6 @@ pub use data::{DataConfig, Loaded, Use};
 pub use likelihood::{Kind, LikelihoodConfig};
 pub use loss::LossConfig;
 pub use process::{ProcessConfig, unfinished};
-pub use sampler::SamplerConfig;
+pub use sampler::{SamplerConfig, unknown};
 pub use start::StartConfig;
 pub use variance::VarianceConfig;

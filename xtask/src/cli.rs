@@ -10,6 +10,7 @@ mod fid;
 mod paths;
 mod results;
 mod sample;
+mod target;
 mod weights;
 
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ pub use fid::{EvalFid, FeatureArgs, FidStats};
 pub use paths::Paths;
 pub use results::Results;
 pub use sample::{Edit, Guide, Sample, Samplers};
+pub use target::TargetArgs;
 pub use weights::WeightsArgs;
 
 /// Train, sample and evaluate score-based diffusion models.
@@ -89,6 +91,8 @@ pub enum Command {
     Compare(Compare),
     /// Write a run as one page of HTML: curves, samples, likelihood, score, samplers, configuration, records
     Report(Report),
+    /// Sample from a law known up to its normaliser, and say how right log Z is over runs
+    Target(Box<TargetArgs>),
     /// Time this project against PyTorch, and samplers against each other
     Bench(Bench),
     /// Make a run from weights of diffusers or score_sde, or from a file of `export`

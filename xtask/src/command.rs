@@ -18,6 +18,7 @@ mod report;
 mod results;
 mod sample;
 mod samplers;
+mod target;
 mod train;
 mod weights;
 
@@ -44,6 +45,7 @@ pub fn run(command: Command, output: Output) -> Result<()> {
         Command::Paths(args) => paths::run(&args, output),
         Command::Compare(args) => compare::run(&args, output),
         Command::Report(args) => report::run(&args, output),
+        Command::Target(args) => target::run(&args, output),
         Command::Bench(args) => bench::run(&args, output),
         Command::Import(args) => import::run(&args, output),
         Command::Export(args) => export::run(&args, output),

@@ -30,6 +30,7 @@ mod sampling;
 mod signals;
 mod stash;
 mod table;
+mod target;
 
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;

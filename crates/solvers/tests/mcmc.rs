@@ -252,6 +252,24 @@ fn points_outside_the_support_are_never_kept() -> Outcome {
     Ok(())
 }
 
+/// Steps so long that a trajectory overflows to NaN: the warm-up shortens them, and the law is right. E x² of e^{−x⁴/4} is 2 Γ(¾)/Γ(¼), E x⁴ is 1.
+#[test]
+fn a_warm_up_comes_back_from_steps_that_overflow() -> Outcome {
+    let quartic = TargetFn::new("quartic", 1, None, |x: &[f64], score: &mut [f64]| {
+        score[0] = -x[0].powi(3);
+        -0.25 * x[0].powi(4)
+    });
+    let (base, mass) = (Base::isotropic(1, 1.0)?, Mass::Unit);
+    let hmc = Hmc { base, warmup: 100, mass, step_size: 50.0, fit: Fit::None, ..hmc()? };
+    let count = 3000;
+    let rows = hmc.draw(&quartic, count, Noise::new(6))?.samples.to_vec2::<f64>()?;
+    let square = rows.iter().map(|x| x[0] * x[0]).sum::<f64>() / count as f64;
+    let expected = 0.675_978_240_067_285;
+    let error = ((1.0 - expected * expected) / count as f64).sqrt();
+    assert!((square - expected).abs() < 5.0 * error, "{square}");
+    Ok(())
+}
+
 #[test]
 fn settings_are_refused_with_the_way_out() -> Outcome {
     let point = Tensor::zeros((1, 3), candle_core::DType::F64, &Device::Cpu)?;

@@ -15,4 +15,5 @@ mod processes;
 mod report;
 mod resume;
 mod support;
+mod target;
 mod velocities;

@@ -121,14 +121,17 @@ impl Move<'_> {
         let mut acceptance = Vec::with_capacity(n);
         for (i, draws) in draws.iter_mut().enumerate() {
             let change = energy(&ends, &p, i) - before[i];
-            // From a point without density any other is a way out.
-            let rate = if before[i] == f64::NEG_INFINITY { 1.0 } else { change.exp().min(1.0) };
-            let rate = if rate.is_nan() { 0.0 } else { rate };
+            let finite = ends.value[i].is_finite() || law.beta == 0.0;
+            // From a point without density any other is a way out. What has overflowed is lost, and the warm-up must hear of it.
+            let rate = match before[i] {
+                _ if !finite || change.is_nan() => 0.0,
+                f64::NEG_INFINITY => 1.0,
+                _ => change.exp().min(1.0),
+            };
             if !self.adjusted && !ends.row(i).iter().all(|v| v.is_finite()) {
                 return Err(Error::Diverged { sampler: self.name, chain: i, iteration: at.iteration });
             }
-            let finite = ends.value[i].is_finite() || law.beta == 0.0;
-            if !self.adjusted || (draws.uniform() < rate && finite) {
+            if !self.adjusted || draws.uniform() < rate {
                 points.take(i, &ends, i);
             }
             acceptance.push(rate);

@@ -1,0 +1,113 @@
+//! The targets of `cargo xtask target` by name: the law, where chains start, what their coordinates weigh, what of them is drawn.
+
+pub mod baseline;
+
+use anyhow::Result;
+use candle_core::Tensor;
+use sde_core::Target;
+use sde_core::molecule::{Boltzmann, dihedral};
+use sde_core::oracle::Mixture;
+use sde_core::target::{Cox, CoxGrid, Funnel, MixtureTarget, Rings, gaussian};
+use sde_data::read::csv::{Header, read_csv};
+use sde_data::{ALANINE_TORSIONS, Range, alanine_dipeptide};
+use sde_solvers::mcmc::{Base, Mass};
+
+use crate::build::unknown;
+use crate::cli::TargetArgs;
+use crate::exit::Failure;
+
+/// The names of the targets.
+pub const NAMES: &[&str] = &["mixture", "funnel", "rings", "gaussian", "cox", "alanine"];
+
+/// Atoms lighter than this move as if they were as heavy: in a Markov chain a mass is free, and light ones make steps short.
+const LIGHTEST: f64 = 4.0;
+
+/// A target with what goes with it.
+pub struct Chosen {
+    /// The law.
+    pub target: Box<dyn Target>,
+    /// Where chains start.
+    pub base: Base,
+    /// The mass of the coordinates.
+    pub mass: Mass,
+    /// The window of a picture in the plane.
+    pub window: Option<Range>,
+}
+
+/// A target by name.
+///
+/// # Errors
+/// For an unknown name, a file that is missing or damaged, and settings out of their range.
+pub fn find(args: &TargetArgs) -> Result<Chosen> {
+    let window = |reach: f64| Range::new(-reach, reach);
+    let plain = |target: Box<dyn Target>, window| {
+        let base = Base::isotropic(target.dim(), args.start.unwrap_or(1.0))?;
+        Ok(Chosen { target, base, mass: Mass::Unit, window })
+    };
+    match args.name.as_str() {
+        "mixture" => plain(Box::new(nine_modes()?), Some(window(8.0)?)),
+        "funnel" => plain(Box::new(Funnel::new(args.dim.unwrap_or(10), 9.0)?), None),
+        "rings" => plain(Box::new(Rings), Some(window(6.0)?)),
+        "gaussian" => {
+            let dim = args.dim.unwrap_or(2);
+            let mean = (0..dim).map(|k| 0.5 * (k % 3) as f64).collect();
+            let variances = (0..dim).map(|k| 0.25 + 0.5 * (k % 2) as f64).collect();
+            plain(Box::new(gaussian(mean, variances, 2.0)?), (dim == 2).then(|| window(4.0)).transpose()?)
+        }
+        "cox" => plain(Box::new(cox(args)?), None),
+        "alanine" => alanine(args),
+        other => Err(unknown("target", other, NAMES).into()),
+    }
+}
+
+fn nine_modes() -> Result<MixtureTarget> {
+    let places = [-5.0, 0.0, 5.0];
+    let means: Vec<Vec<f64>> = places.iter().flat_map(|&a| places.iter().map(move |&b| vec![a, b])).collect();
+    let mixture = Mixture::of_diagonals(&[1.0 / 9.0; 9], &means, vec![vec![0.3; 2]; 9])?;
+    Ok(MixtureTarget::new("mixture", &mixture, 0.0)?)
+}
+
+fn cox(args: &TargetArgs) -> Result<Cox> {
+    let Some(file) = &args.points else {
+        let text = "the target cox needs --points FILE: a table of points in the unit square, x and y a line";
+        return Err(Failure::Usage(text.into()).into());
+    };
+    let table = read_csv(file, Header::Detect)?.values;
+    if table.ncols() != 2 {
+        let text = format!("{}: expected two columns, found {}", file.display(), table.ncols());
+        return Err(Failure::Data(text).into());
+    }
+    let points: Vec<[f64; 2]> = table.rows().into_iter().map(|row| [row[0], row[1]]).collect();
+    let grid = CoxGrid::published(args.dim.map_or(40, |dim| (dim as f64).sqrt() as usize), points.len());
+    Ok(Cox::new(grid, &grid.counts(&points)?, true)?)
+}
+
+fn alanine(args: &TargetArgs) -> Result<Chosen> {
+    let (molecule, places) = alanine_dipeptide()?;
+    let force_field = if args.water { molecule.force_field } else { molecule.force_field.in_vacuum() };
+    let target = Boltzmann::new("alanine", force_field, args.temperature, 1.0, args.auxiliary)?;
+    let centre = |axis: usize| places.iter().skip(axis).step_by(3).sum::<f64>() / (places.len() / 3) as f64;
+    let centre = [centre(0), centre(1), centre(2)];
+    let mut mean: Vec<f64> = places.iter().enumerate().map(|(i, x)| x - centre[i % 3]).collect();
+    let mut deviation = vec![args.start.unwrap_or(0.01); mean.len()];
+    let mut mass: Vec<f64> = molecule.masses.iter().flat_map(|m| [m.max(LIGHTEST); 3]).collect();
+    mean.resize(target.dim(), 0.0);
+    deviation.resize(target.dim(), 1.0);
+    // A period of 2π√m of about a trajectory's length.
+    mass.resize(target.dim(), 0.01);
+    let base = Base::new(mean, deviation)?;
+    Ok(Chosen { target: Box::new(target), base, mass: Mass::Diagonal(mass), window: None })
+}
+
+/// The torsions of samples of alanine dipeptide: a name and one angle a sample.
+///
+/// # Errors
+/// Where samples hold fewer coordinates than the molecule.
+pub fn torsions(samples: &Tensor) -> Result<Vec<(&'static str, Vec<f64>)>> {
+    let rows = samples.to_vec2::<f64>()?;
+    let angles = |(name, atoms): (&'static str, [usize; 4])| {
+        let angles = rows.iter().map(|row| dihedral(row, atoms)).collect::<sde_core::Result<_>>()?;
+        Ok((name, angles))
+    };
+    ALANINE_TORSIONS.into_iter().map(angles).collect()
+}
