@@ -25,6 +25,7 @@ mod weights;
 use anyhow::Result;
 
 pub use sample::picture;
+pub use train::fit_preset;
 
 use crate::cli::Command;
 use crate::output::Output;

@@ -121,6 +121,11 @@ presets!(
     "sierpinski-carpet-diffflow",
     "digits-diffflow",
     "mnist-diffflow",
+    "pis-gaussian",
+    "pis-mixture",
+    "pis-funnel",
+    "pis-rings",
+    "pis-cox",
 );
 
 /// The settings of a sampler and a likelihood where there is no preset: a run on a known density.

@@ -3,6 +3,7 @@
 //! The key `method` at the top of a preset says which it is; a score model has none.
 
 pub mod diffflow;
+pub mod path_integral;
 mod score;
 
 use std::path::{Path, PathBuf};
@@ -121,7 +122,7 @@ pub trait Method {
 }
 
 /// The methods by the key `method`.
-const METHODS: &[&str] = &[diffflow::NAME];
+const METHODS: &[&str] = &[diffflow::NAME, path_integral::NAME];
 
 /// The configuration of a source, of whichever method it is.
 ///
@@ -131,6 +132,7 @@ pub fn of(source: &Source) -> Result<Box<dyn Method>> {
     match source.method() {
         None => Ok(Box::new(score::Score::new(source.score()?))),
         Some(diffflow::NAME) => Ok(Box::new(diffflow::DiffFlowMethod(source.parse()?))),
+        Some(path_integral::NAME) => Ok(Box::new(path_integral::PathIntegralMethod(source.parse()?))),
         Some(unknown) => {
             let hint = did_you_mean(nearest(unknown, METHODS.iter().copied()));
             let known = METHODS.join(", ");

@@ -9,7 +9,7 @@ use sde_core::{LinearSde, MixedScore, Model, ModelField, ModelMoments, state_sha
 use sde_data::{Encoding, Range};
 use sde_nets::{Builder, SecondHead, Weights};
 use sde_train::hash::weights_hash;
-use sde_train::{WEIGHTS, checkpoint, ema_file, newest_run};
+use sde_train::{TrainConfig, WEIGHTS, checkpoint, ema_file, newest_run};
 use serde_json::{Value, json};
 
 use crate::build::learned;
@@ -97,8 +97,8 @@ fn source(name: Option<&Path>, sets: &[String], edit: impl Fn(&mut Source)) -> R
 }
 
 /// Which file of a checkpoint a name of weights stands for; by default the first average.
-pub fn weights_file(preset: &Preset, name: Option<&str>) -> Result<(String, String)> {
-    let averages: Vec<&str> = preset.train.ema.iter().map(|ema| ema.name.as_str()).collect();
+pub fn weights_file(train: &TrainConfig, name: Option<&str>) -> Result<(String, String)> {
+    let averages: Vec<&str> = train.ema.iter().map(|ema| ema.name.as_str()).collect();
     match name {
         Some("raw") => Ok(("raw".into(), WEIGHTS.into())),
         None => {
@@ -181,7 +181,7 @@ impl Run {
         let saved = latest
             .checkpoint
             .ok_or_else(|| Failure::Usage(format!("{}: this run has no checkpoint yet", path.display())))?;
-        let (label, file) = weights_file(&preset, weights)?;
+        let (label, file) = weights_file(&preset.train, weights)?;
         let tensors = saved.weights(&file)?;
         let facts = preset.data.facts(output)?;
         let origin = json!({

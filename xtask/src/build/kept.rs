@@ -42,7 +42,7 @@ impl Base<'_> {
         let saved = checkpoint::latest(&path.join("checkpoints"))?.checkpoint.ok_or_else(|| {
             Failure::Usage(format!("{} {}: this run has no checkpoint yet", self.key, path.display()))
         })?;
-        let weights = saved.weights(&weights_file(&found, name)?.1)?;
+        let weights = saved.weights(&weights_file(&found.train, name)?.1)?;
         Ok((found, weights))
     }
 }

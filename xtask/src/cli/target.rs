@@ -5,14 +5,18 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::positive;
+use crate::target::{MoleculeConfig, TargetConfig};
 
 #[derive(Debug, Args)]
 pub struct TargetArgs {
     /// What is sampled: mixture, funnel, rings, gaussian, cox, alanine
     pub name: String,
-    /// With what: hmc, nuts, mala, langevin, ais, smc, vi-nf
+    /// With what: hmc, nuts, mala, langevin, ais, smc, vi-nf; pis-grad, pis-nn (trained first, or of --run), pis-gt (the best control, of mixtures)
     #[arg(long, value_name = "NAME", default_value = "smc")]
     pub sampler: String,
+    /// pis-grad, pis-nn: a run of `train pis-…`; given many times, its runs take turns
+    #[arg(long = "run", value_name = "RUN")]
+    pub trained: Vec<PathBuf>,
     /// Runs, each with noise of its own seed
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = positive::<usize>)]
     pub runs: usize,
@@ -58,4 +62,21 @@ pub struct TargetArgs {
     /// Write the record
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+}
+
+impl TargetArgs {
+    /// The target that is meant.
+    pub fn target(&self) -> TargetConfig {
+        TargetConfig {
+            name: self.name.clone(),
+            dim: self.dim,
+            points: self.points.clone(),
+            start: self.start,
+            molecule: Some(MoleculeConfig {
+                temperature: self.temperature,
+                water: self.water,
+                auxiliary: self.auxiliary,
+            }),
+        }
+    }
 }

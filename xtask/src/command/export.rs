@@ -53,7 +53,7 @@ pub fn run(args: &Export, output: Output) -> Result<()> {
     let saved = latest
         .checkpoint
         .ok_or_else(|| Failure::Usage(format!("{}: this run has no checkpoint yet", path.display())))?;
-    let (label, file) = weights_file(&preset, args.weights.as_deref())?;
+    let (label, file) = weights_file(&preset.train, args.weights.as_deref())?;
     let weights = saved.weights(&file)?;
     let (data, _) = preset.data.facts(output)?;
     let shape = preset.process.state_shape(&data)?;

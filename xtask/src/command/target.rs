@@ -18,7 +18,7 @@ use crate::files::{read_tensor, write_tensor};
 use crate::output::{Output, save_record};
 use crate::table::Table;
 use crate::target::baseline::{self, Baselines};
-use crate::target::{self, Chosen};
+use crate::target::{self, Chosen, path_integral};
 
 /// Cells of a picture along a side, and pixels of a cell.
 const PICTURE: (usize, usize) = (160, 3);
@@ -72,11 +72,8 @@ impl Spread {
 
 /// Runs the command.
 pub fn run(args: &TargetArgs, output: Output) -> Result<()> {
-    let chosen = target::find(args)?;
-    let baselines = Baselines::new(&args.sets)?;
-    let sampler = baselines
-        .sampler(&args.sampler, chosen.base.clone(), chosen.mass.clone())
-        .ok_or_else(|| unknown("sampler", &args.sampler, baseline::NAMES))?;
+    let chosen = target::find(&args.target())?;
+    let (samplers, settings) = samplers(args, &chosen, output)?;
     let truth = chosen.target.log_normaliser().or(args.truth);
     if args.picture.is_some() && chosen.window.is_none() {
         let text = format!("--picture: the target {} is not in the plane", args.name);
@@ -87,7 +84,7 @@ pub fn run(args: &TargetArgs, output: Output) -> Result<()> {
     }
 
     let started = Instant::now();
-    let runs = runs(args, &chosen, sampler.as_ref(), output)?;
+    let runs = runs(args, &chosen, &samplers, output)?;
     let seconds = started.elapsed().as_secs_f64() / args.runs as f64;
     let summary = Summary {
         estimate: Spread::of(runs.iter().filter_map(|run| run.log_normaliser).collect())?,
@@ -104,7 +101,7 @@ pub fn run(args: &TargetArgs, output: Output) -> Result<()> {
         "target": args.name,
         "dimensions": chosen.target.dim(),
         "sampler": args.sampler,
-        "settings": baselines.record(&args.sampler)?,
+        "settings": settings,
         "runs": args.runs,
         "samples": args.n,
         "seed": args.seed,
@@ -122,16 +119,41 @@ pub fn run(args: &TargetArgs, output: Output) -> Result<()> {
     output.result(text(args, &summary, &runs, truth, seconds, &torsions)?, &record)
 }
 
+/// The samplers of the runs, which take turns, and their settings for the record.
+fn samplers(
+    args: &TargetArgs,
+    chosen: &Chosen,
+    output: Output,
+) -> Result<(Vec<Box<dyn TargetSampler>>, Value)> {
+    if path_integral::NAMES.contains(&args.sampler.as_str()) {
+        return path_integral::samplers(args, chosen, output);
+    }
+    if let Some(run) = args.trained.first() {
+        let text =
+            format!("--run {}: {} is not trained; pis-grad and pis-nn are", run.display(), args.sampler);
+        return Err(Failure::Usage(text).into());
+    }
+    let baselines = Baselines::new(&args.sets)?;
+    let known: Vec<&str> = baseline::NAMES.iter().chain(path_integral::NAMES).copied().collect();
+    let sampler = baselines
+        .sampler(&args.sampler, chosen.base.clone(), chosen.mass.clone())
+        .ok_or_else(|| unknown("sampler", &args.sampler, &known))?;
+    Ok((vec![sampler], baselines.record(&args.sampler)?))
+}
+
 fn runs(
     args: &TargetArgs,
     chosen: &Chosen,
-    sampler: &dyn TargetSampler,
+    samplers: &[Box<dyn TargetSampler>],
     output: Output,
 ) -> Result<Vec<Drawn>> {
     let bar = output.bar(args.runs as u64, "runs");
     let one = |i: usize| {
-        let drawn =
-            sampler.draw(chosen.target.as_ref(), args.n, Noise::new(args.seed.wrapping_add(i as u64)))?;
+        let drawn = samplers[i % samplers.len()].draw(
+            chosen.target.as_ref(),
+            args.n,
+            Noise::new(args.seed.wrapping_add(i as u64)),
+        )?;
         bar.inc(1);
         Ok(drawn)
     };

@@ -1,0 +1,203 @@
+//! Path integral samplers: a control that steers a diffusion from the origin to a target, trained by what its paths cost.
+//!
+//! There is no data: what a training goes through are starts at the origin, a batch of them.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use candle_core::{DType, Device};
+use ndarray::Array2;
+use sde_core::noise::Noise;
+use sde_core::target::{Bridge, TargetSampler};
+use sde_data::{Picture, Points};
+use sde_nets::{ControlConfig, ControlNet, Params, Weights, count_parameters};
+use sde_solvers::PathIntegral;
+use sde_train::adjoint::Route;
+use sde_train::hash::weights_hash;
+use sde_train::{PathCost, State, TrainConfig, checkpoint};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Facts, Method, Parts, Running, toml_of};
+use crate::config::Source;
+use crate::exit::Failure;
+use crate::output::Output;
+use crate::run::{locate, weights_file};
+use crate::target::{self, Chosen, TargetConfig};
+
+/// The key `method` of its presets.
+pub const NAME: &str = "path-integral";
+/// How many points a picture shows while training, its cells along a side, and pixels of a cell.
+const CLOUD: (usize, usize, usize) = (4096, 160, 3);
+/// Paths that are simulated at a time; changes nothing but memory.
+const CHUNK: usize = 4096;
+
+/// The diffusion that is steered.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct BridgeConfig {
+    /// N.
+    pub steps: usize,
+    /// T.
+    pub horizon: f64,
+    /// g; without control the end is N(0, g² T I).
+    pub noise: f64,
+    /// Entries of the target's score are kept within ± this.
+    pub clip: f64,
+}
+
+/// A preset.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PathIntegralPreset {
+    /// `path-integral`.
+    pub method: String,
+    /// Its name, which is also its file's.
+    pub name: String,
+    /// One line: what it is and where its numbers are from.
+    pub about: String,
+    /// How gradients along paths are found.
+    pub route: Route,
+    /// What is to be sampled.
+    pub target: TargetConfig,
+    /// The diffusion.
+    pub process: BridgeConfig,
+    /// The control.
+    pub net: ControlConfig,
+    /// How it is trained; a batch is so many paths.
+    pub train: TrainConfig,
+}
+
+impl PathIntegralPreset {
+    fn bridge(&self) -> Result<Bridge> {
+        let BridgeConfig { steps, horizon, noise, clip } = self.process;
+        let bridge = Bridge { steps, horizon, noise, clip };
+        bridge.check()?;
+        Ok(bridge)
+    }
+
+    fn sampler(&self, weights: &Weights, dim: usize, device: &Device) -> Result<PathIntegral<ControlNet>> {
+        let horizon = self.process.horizon;
+        let control = weights.freeze(DType::F32, device, |b| ControlNet::new(b, &self.net, dim, horizon))?;
+        let name = if self.net.gradient { "pis-grad" } else { "pis-nn" };
+        Ok(PathIntegral::new(name, self.bridge()?, control, CHUNK)?)
+    }
+}
+
+/// A trained sampler, what it was trained for, and what it is.
+pub struct Opened {
+    /// The sampler.
+    pub sampler: Box<dyn TargetSampler>,
+    /// Its configuration.
+    pub preset: PathIntegralPreset,
+    /// What a record says of it.
+    pub origin: Value,
+}
+
+/// Opens a run at its latest checkpoint that verifies.
+///
+/// # Errors
+/// Where there is no such run, or it is of another method.
+pub fn open(run: &Path, device: &Device, output: Output) -> Result<Opened> {
+    let path = locate(Some(run))?;
+    let source = Source::read(&path.join("config.toml"))?;
+    if source.method() != Some(NAME) {
+        let text = format!(
+            "{}: this run is no path integral sampler; `train pis-mixture` makes one",
+            path.display()
+        );
+        return Err(Failure::Usage(text).into());
+    }
+    let preset: PathIntegralPreset = source.parse()?;
+    let latest = checkpoint::latest(&path.join("checkpoints"))?;
+    for (skipped, why) in &latest.skipped {
+        output.say(format!("passing over {}: {why}", skipped.display()));
+    }
+    let saved = latest
+        .checkpoint
+        .ok_or_else(|| Failure::Usage(format!("{}: this run has no checkpoint yet", path.display())))?;
+    let (label, file) = weights_file(&preset.train, None)?;
+    let weights = saved.weights(&file)?;
+    let dim = target::find(&preset.target)?.target.dim();
+    let sampler = preset
+        .sampler(&weights, dim, device)
+        .with_context(|| format!("{}: the weights do not fit the configured control", path.display()))?;
+    let origin = json!({
+        "run": path.display().to_string(),
+        "preset": preset.name,
+        "seed": saved.manifest().origin.seed,
+        "step": saved.manifest().step,
+        "weights": label,
+        "weights_sha256": weights_hash(&weights)?,
+    });
+    Ok(Opened { sampler: Box::new(sampler), preset, origin })
+}
+
+/// A preset as a method.
+pub struct PathIntegralMethod(pub PathIntegralPreset);
+
+impl Method for PathIntegralMethod {
+    fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    fn about(&self) -> &str {
+        &self.0.about
+    }
+
+    fn train(&self) -> &TrainConfig {
+        &self.0.train
+    }
+
+    fn to_toml(&self) -> Result<String> {
+        toml_of(&self.0)
+    }
+
+    fn to_value(&self) -> Result<Value> {
+        Ok(serde_json::to_value(&self.0)?)
+    }
+
+    fn check(&self) -> Result<()> {
+        self.0.train.check()?;
+        self.0.bridge().map(|_| ())
+    }
+
+    fn build(&self, seed: u64, device: &Device, _: Output) -> Result<Parts> {
+        let preset = &self.0;
+        let Chosen { target, .. } = target::find(&preset.target)?;
+        let (dim, horizon) = (target.dim(), preset.process.horizon);
+        let (control, params) = Params::initialise(Noise::new(seed), DType::F32, device, |b| {
+            ControlNet::new(b, &preset.net, dim, horizon)
+        })?;
+        preset.train.check_groups(&params)?;
+        let starts = Points::new(Array2::<f64>::zeros((preset.train.batch, dim)).view())?;
+        let data = std::sync::Arc::new(starts);
+        let held_out = preset.train.held_out.map(|_| data.clone() as _);
+        let objective =
+            PathCost { control, bridge: preset.bridge()?, target: target.into(), route: preset.route };
+        Ok(Parts { data, held_out, objective: Box::new(objective), params, classes: None })
+    }
+
+    fn sheet(&self, state: &State, running: &Running<'_>) -> Result<()> {
+        let Chosen { target, window: Some(window), .. } = target::find(&self.0.target)? else {
+            return Ok(());
+        };
+        let weights = match state.averages().first() {
+            Some(average) => average.to_weights()?,
+            None => state.params().to_weights()?,
+        };
+        let (count, side, zoom) = CLOUD;
+        let sampler = self.0.sampler(&weights, target.dim(), running.device)?;
+        let drawn = sampler.draw(target.as_ref(), count, Noise::new(running.seed))?;
+        let points = Array2::from_shape_vec((count, 2), drawn.samples.flatten_all()?.to_vec1::<f64>()?)?;
+        Ok(Picture::cloud(points.view(), window, window, side, zoom)?.save(&running.sheet(state))?)
+    }
+
+    fn facts(&self, _: Output) -> Result<Facts> {
+        let dim = target::find(&self.0.target)?.target.dim();
+        let horizon = self.0.process.horizon;
+        let parameters = count_parameters(|b| ControlNet::new(b, &self.0.net, dim, horizon))?;
+        let line = format!("of a control in {dim} dimensions");
+        Ok(Facts { parameters, line, record: vec![("dimensions", json!(dim))] })
+    }
+}

@@ -1,0 +1,95 @@
+//! The path integral samplers of `target`: of a trained run, trained on the spot, or by the best control where that is known.
+
+use anyhow::Result;
+use sde_core::target::{Bridge, FollmerDrift, TargetSampler};
+use sde_solvers::PathIntegral;
+use serde_json::{Value, json};
+
+use super::Chosen;
+use crate::cli::{DeviceArg, TargetArgs, Train};
+use crate::command::fit_preset;
+use crate::config::Source;
+use crate::device;
+use crate::exit::Failure;
+use crate::method::path_integral::{PathIntegralPreset, open};
+use crate::output::Output;
+
+/// Their names.
+pub const NAMES: &[&str] = &["pis-grad", "pis-nn", "pis-gt"];
+
+/// The samplers of `args`, and what the record says of them.
+///
+/// # Errors
+/// For a run of another target, and a target for which there is no preset or no best control.
+pub fn samplers(
+    args: &TargetArgs,
+    chosen: &Chosen,
+    output: Output,
+) -> Result<(Vec<Box<dyn TargetSampler>>, Value)> {
+    if args.sampler == "pis-gt" {
+        return best(args, chosen);
+    }
+    let mut paths = args.trained.clone();
+    if paths.is_empty() {
+        paths.push(fit_preset(&training(args), output)?.0);
+    }
+    let device = device::select("cpu", output)?;
+    let mut samplers = Vec::new();
+    let mut origins = Vec::new();
+    for path in &paths {
+        let opened = open(path, &device, output)?;
+        if opened.preset.target.name != args.name || opened.sampler.name() != args.sampler {
+            let text = format!(
+                "--run {}: this is {} for the target {}, asked for is {} for {}",
+                path.display(),
+                opened.sampler.name(),
+                opened.preset.target.name,
+                args.sampler,
+                args.name
+            );
+            return Err(Failure::Usage(text).into());
+        }
+        origins.push(opened.origin);
+        samplers.push(opened.sampler);
+    }
+    Ok((samplers, json!({ "runs": origins })))
+}
+
+/// The training that comes before, by the preset of the target.
+fn training(args: &TargetArgs) -> Train {
+    let mut sets = vec![format!("net.gradient={}", args.sampler == "pis-grad")];
+    if let Some(points) = &args.points {
+        sets.push(format!("target.points={}", points.display()));
+    }
+    sets.extend(args.dim.map(|dim| format!("target.dim={dim}")));
+    sets.extend(args.sets.iter().cloned());
+    Train {
+        preset: format!("pis-{}", args.name),
+        steps: None,
+        seed: Some(args.seed),
+        sets,
+        out: None,
+        resume: false,
+        from: None,
+        dry_run: false,
+        device: DeviceArg { name: "cpu".into() },
+    }
+}
+
+/// The best control of a mixture, on the diffusion of its preset.
+fn best(args: &TargetArgs, chosen: &Chosen) -> Result<(Vec<Box<dyn TargetSampler>>, Value)> {
+    let Some(mixture) = &chosen.mixture else {
+        let text =
+            format!("pis-gt: the best control is known for mixtures of Gaussians, and {} is none", args.name);
+        return Err(Failure::Usage(text).into());
+    };
+    let mut source = Source::find(&format!("pis-{}", args.name))?;
+    args.sets.iter().try_for_each(|set| source.set(set))?;
+    let preset: PathIntegralPreset = source.parse()?;
+    let process = preset.process;
+    let bridge =
+        Bridge { steps: process.steps, horizon: process.horizon, noise: process.noise, clip: process.clip };
+    let control = FollmerDrift::new(mixture, process.noise, process.horizon)?;
+    let sampler = PathIntegral::new("pis-gt", bridge, control, 4096)?;
+    Ok((vec![Box::new(sampler)], serde_json::to_value(process)?))
+}
