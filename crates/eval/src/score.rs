@@ -7,8 +7,10 @@ mod conservative;
 mod dsm;
 mod error_map;
 mod fokker_planck;
+mod generator;
 mod law;
 mod stencil;
+mod theory;
 mod trajectory;
 
 use candle_core::{DType, Tensor};
@@ -20,8 +22,10 @@ pub use conservative::{Asymmetry, asymmetry};
 pub use dsm::{DsmLoss, dsm_loss};
 pub use error_map::{ErrorMap, ScoreError, score_error};
 pub use fokker_planck::{FokkerPlanck, fokker_planck, fokker_planck_residual};
+pub use generator::{density_by_generator, generator, time_nodes};
 pub use law::{Boxes, KnownLaw};
 pub use stencil::Steps;
+pub use theory::{Known, Theory, TheoryGrid};
 pub use trajectory::{Trajectories, trajectories};
 
 use crate::rows::Rows;
@@ -94,6 +98,18 @@ impl Noised<'_> {
     /// D.
     fn dim(&self) -> usize {
         self.data.dims().iter().skip(1).product()
+    }
+
+    /// The noised points at time `t`, all of them.
+    ///
+    /// # Shapes
+    /// `[N, …]` f64.
+    ///
+    /// # Errors
+    /// For no points, or a batch of none.
+    pub fn states(&self, t: f64) -> Result<Tensor> {
+        let parts = self.at(t, |part| Ok(vec![part.u.clone()]))?;
+        Ok(Tensor::cat(&parts, 0)?)
     }
 
     /// What `measure` says of each point at time `t`, batch after batch.

@@ -97,6 +97,18 @@ pub fn fokker_planck_residual(
     Ok((equation.smooth(&equation.rate()?)?.fine - equation.gradient_of_trace(&axes)?.fine)?)
 }
 
+/// `∇ ½ tr(𝒟 ∇s)` of a score at given states.
+pub(super) fn trace_gradient(
+    sde: &dyn LinearSde,
+    score: &dyn Field,
+    u: &Tensor,
+    t: f64,
+    steps: Steps,
+) -> Result<Tensor> {
+    let axes = Divergence::Exact.probes(&BatchNoise::new(Noise::new(0), 0, []), u)?;
+    Ok(Equation { sde, score, u, t, steps }.gradient_of_trace(&axes)?.fine)
+}
+
 /// What one point has to say.
 struct Sample {
     /// ‖ϵ‖², or an unbiased estimate.
