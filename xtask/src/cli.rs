@@ -78,6 +78,7 @@ pub enum Command {
     /// Measure the likelihood of data under a run, or of points under a known density
     EvalNll(Box<EvalNll>),
     /// Say what is wrong with a score against time: loss, Fokker–Planck residual, asymmetry, paths, error
+    #[command(visible_alias = "eval-score-fpe")]
     EvalScore(Box<EvalScore>),
     /// Say how the flow of runs on points carries noise onto a plane: angle to the normal, straightness, sense
     EvalPaths(EvalPaths),

@@ -26,6 +26,10 @@ pub struct EvalScore {
     /// synthetic set, if it is one of Gaussians or boxes]
     #[arg(long, value_name = "FILE", conflicts_with = "oracle")]
     pub law: Option<PathBuf>,
+    /// Where the law is known, also what the score costs the likelihood of its flow: KL and its terms J_SM and J_Diff, J_Fisher, and
+    /// the suprema M and m of the residual's and the rate's integrals; minutes for a network
+    #[arg(long)]
+    pub theory: bool,
     #[command(flatten)]
     pub density: super::Oracle,
     /// Seed of noise and directions

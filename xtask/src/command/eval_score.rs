@@ -3,6 +3,7 @@
 
 mod pictures;
 mod table;
+mod theory;
 
 use std::path::{Path, PathBuf};
 
@@ -12,8 +13,8 @@ use sde_core::noise::{BatchNoise, Noise, Stream};
 use sde_core::{Field, LinearSde, lift};
 use sde_data::{Split, Toy};
 use sde_eval::score::{
-    Asymmetry, Boxes, Directions, DsmLoss, FokkerPlanck, KnownLaw, Noised, ScoreError, Steps, Trajectories,
-    asymmetry, dsm_loss, fokker_planck, score_error, trajectories,
+    Asymmetry, Boxes, Directions, DsmLoss, FokkerPlanck, KnownLaw, Noised, ScoreError, Steps, Theory,
+    Trajectories, asymmetry, dsm_loss, fokker_planck, score_error, trajectories,
 };
 use sde_solvers::{Adaptive, Chart};
 use serde_json::{Value, json};
@@ -45,6 +46,7 @@ struct Row {
 struct Found {
     rows: Vec<Row>,
     paths: Trajectories,
+    theory: Option<Theory>,
 }
 
 /// How it is measured.
@@ -55,6 +57,7 @@ struct Settings<'a> {
     steps: Steps,
     solver: Adaptive,
     chart: Chart,
+    theory: bool,
 }
 
 /// Runs the command.
@@ -84,6 +87,7 @@ fn of_density(args: &EvalScore, file: &Path, output: Output) -> Result<()> {
         solver: settings.sampler.adaptive(),
         chart,
         times,
+        theory: args.theory,
     };
     let record = json!({
         "oracle": file.display().to_string(),
@@ -117,6 +121,7 @@ fn of_network(args: &EvalScore, output: Output) -> Result<()> {
         steps: Steps::SINGLE,
         solver: run.preset.sampler.adaptive(),
         chart: run.preset.sampler.chart()?.unwrap_or_else(|| Chart::natural(sde)),
+        theory: args.theory,
     };
     let mut record = run.record();
     record["split"] = json!(split.name());
@@ -187,8 +192,9 @@ fn measure(points: &Noised<'_>, how: &Settings<'_>, output: Output) -> Result<Fo
     }
     let ends = (how.times.first().copied().unwrap_or(0.0), how.times.last().copied().unwrap_or(1.0));
     let paths = trajectories(points, &how.solver, how.chart, ends)?;
+    let theory = how.theory.then(|| theory::measure(points, how, ends)).transpose()?;
     bar.finish_and_clear();
-    Ok(Found { rows, paths })
+    Ok(Found { rows, paths, theory })
 }
 
 fn finish(
@@ -215,6 +221,7 @@ fn finish(
             "steps": { "state": how.steps.state, "clock": how.steps.clock },
             "times": found.rows.iter().map(Row::record).collect::<Vec<_>>(),
             "paths": found.paths,
+            "theory": found.theory.map(|theory| theory::record(&theory)),
         }),
     );
     if let Some(folder) = &folder {

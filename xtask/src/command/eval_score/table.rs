@@ -30,6 +30,10 @@ pub fn text(found: &Found) -> String {
     if paths.unfinished > 0 {
         text.push_str(&format!("; {} not finished and left out", paths.unfinished));
     }
+    if let Some(theory) = &found.theory {
+        text.push_str("\n\n");
+        text.push_str(&super::theory::text(theory));
+    }
     text
 }
 
