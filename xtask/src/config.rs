@@ -126,6 +126,8 @@ presets!(
     "pis-funnel",
     "pis-rings",
     "pis-cox",
+    "pis-vae",
+    "vae-digits",
 );
 
 /// The settings of a sampler and a likelihood where there is no preset: a run on a known density.

@@ -5,6 +5,7 @@
 pub mod diffflow;
 pub mod path_integral;
 mod score;
+pub mod vae;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -122,7 +123,7 @@ pub trait Method {
 }
 
 /// The methods by the key `method`.
-const METHODS: &[&str] = &[diffflow::NAME, path_integral::NAME];
+const METHODS: &[&str] = &[diffflow::NAME, path_integral::NAME, vae::NAME];
 
 /// The configuration of a source, of whichever method it is.
 ///
@@ -133,6 +134,7 @@ pub fn of(source: &Source) -> Result<Box<dyn Method>> {
         None => Ok(Box::new(score::Score::new(source.score()?))),
         Some(diffflow::NAME) => Ok(Box::new(diffflow::DiffFlowMethod(source.parse()?))),
         Some(path_integral::NAME) => Ok(Box::new(path_integral::PathIntegralMethod(source.parse()?))),
+        Some(vae::NAME) => Ok(Box::new(vae::VaeMethod(source.parse()?))),
         Some(unknown) => {
             let hint = did_you_mean(nearest(unknown, METHODS.iter().copied()));
             let known = METHODS.join(", ");

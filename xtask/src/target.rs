@@ -18,9 +18,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::build::unknown;
 use crate::exit::Failure;
+use crate::method::vae;
 
 /// The names of the targets.
-pub const NAMES: &[&str] = &["mixture", "funnel", "rings", "gaussian", "cox", "alanine"];
+pub const NAMES: &[&str] = &["mixture", "funnel", "rings", "gaussian", "cox", "vae", "alanine"];
 
 /// Atoms lighter than this move as if they were as heavy: in a Markov chain a mass is free, and light ones make steps short.
 const LIGHTEST: f64 = 4.0;
@@ -37,6 +38,12 @@ pub struct TargetConfig {
     /// The points of the Cox process, a CSV file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub points: Option<PathBuf>,
+    /// The run of the autoencoder whose posterior is meant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vae: Option<PathBuf>,
+    /// The test image that the posterior is of; the first if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<usize>,
     /// The deviation that chains start with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<f64>,
@@ -98,6 +105,14 @@ pub fn find(args: &TargetConfig) -> Result<Chosen> {
             Ok(Chosen { mixture, ..plain(Box::new(gaussian(mean, variances, 2.0)?), window)? })
         }
         "cox" => plain(Box::new(cox(args)?), None),
+        "vae" => {
+            let run = args.vae.as_ref().ok_or_else(|| {
+                let text =
+                    "the target vae needs --vae RUN (target.vae in a preset): `train vae-digits` makes one";
+                Failure::Usage(text.into())
+            })?;
+            plain(Box::new(vae::posterior(run, args.image.unwrap_or(0))?), None)
+        }
         "alanine" => alanine(args),
         other => Err(unknown("target", other, NAMES).into()),
     }

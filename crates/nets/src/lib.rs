@@ -45,6 +45,7 @@ pub mod pretrained;
 mod replay;
 mod rezero;
 mod unet;
+mod vae;
 
 pub use builder::{Builder, Init};
 pub use config::NetConfig;
@@ -60,6 +61,7 @@ pub use precondition::{Precondition, Preconditioned};
 pub use replay::backward;
 pub use rezero::{Rezero, RezeroConfig};
 pub use unet::{Resampling, Unet, UnetConfig, UpAttention};
+pub use vae::{Vae, VaeConfig, VaePosterior};
 
 /// The snippet of the crate's README, run as a test.
 #[cfg(doctest)]

@@ -81,6 +81,7 @@ mod path_integral;
 mod run_dir;
 mod schedule;
 mod state;
+mod vae;
 mod variational;
 
 pub use adam::{Adam, AdamConfig, AdamKind, Gradients};
@@ -96,6 +97,7 @@ pub use path_integral::PathCost;
 pub use run_dir::{LogRecord, RunDir, Target, newest_run};
 pub use schedule::{Decay, Schedule};
 pub use state::{State, WEIGHTS, ema_file};
+pub use vae::{VaeBound, binarised};
 pub use variational::{ReverseDivergence, VariationalFlow};
 
 /// The snippet of the crate's README, run as a test.

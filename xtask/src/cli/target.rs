@@ -9,7 +9,7 @@ use crate::target::{MoleculeConfig, TargetConfig};
 
 #[derive(Debug, Args)]
 pub struct TargetArgs {
-    /// What is sampled: mixture, funnel, rings, gaussian, cox, alanine
+    /// What is sampled: mixture, funnel, rings, gaussian, cox, vae, alanine
     pub name: String,
     /// With what: hmc, nuts, mala, langevin, ais, smc, vi-nf; pis-grad, pis-nn (trained first, or of --run), pis-gt (the best control, of mixtures)
     #[arg(long, value_name = "NAME", default_value = "smc")]
@@ -38,6 +38,12 @@ pub struct TargetArgs {
     /// The points of the Cox process, a CSV file
     #[arg(long, value_name = "FILE")]
     pub points: Option<PathBuf>,
+    /// The autoencoder whose posterior is sampled, a run of `train vae-digits`
+    #[arg(long, value_name = "RUN")]
+    pub vae: Option<PathBuf>,
+    /// The test image that the posterior is of [default: the first]
+    #[arg(long, value_name = "N")]
+    pub image: Option<usize>,
     /// Alanine: the temperature in kelvin
     #[arg(long, value_name = "K", default_value_t = 300.0)]
     pub temperature: f64,
@@ -71,6 +77,8 @@ impl TargetArgs {
             name: self.name.clone(),
             dim: self.dim,
             points: self.points.clone(),
+            vae: self.vae.clone(),
+            image: self.image,
             start: self.start,
             molecule: Some(MoleculeConfig {
                 temperature: self.temperature,

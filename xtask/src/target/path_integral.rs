@@ -61,6 +61,8 @@ fn training(args: &TargetArgs) -> Train {
     if let Some(points) = &args.points {
         sets.push(format!("target.points={}", points.display()));
     }
+    sets.extend(args.vae.iter().map(|run| format!("target.vae={}", run.display())));
+    sets.extend(args.image.map(|image| format!("target.image={image}")));
     sets.extend(args.dim.map(|dim| format!("target.dim={dim}")));
     sets.extend(args.sets.iter().cloned());
     Train {

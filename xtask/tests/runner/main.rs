@@ -11,6 +11,7 @@ mod import;
 mod likelihood;
 mod mishaps;
 mod oracle;
+mod path_integral;
 mod processes;
 mod report;
 mod resume;
