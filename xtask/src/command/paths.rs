@@ -4,6 +4,8 @@
 //! prior, at the same times. Of points a section
 //! through the space of states: paths of the flow, and at several times the field that they follow.
 
+mod diffusion;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -32,7 +34,7 @@ const COMPARED: usize = 600;
 
 /// Runs the command.
 pub fn run(args: &Paths, output: Output) -> Result<()> {
-    let run = Run::of_command(args.run.as_deref(), &args.opening, |_| (), output)?;
+    let run = Run::of_flow_command(args.run.as_deref(), &args.opening, |_| (), output)?;
     let images = run.image_levels();
     if images.is_some() && !args.axes.is_empty() {
         let text = format!("--axes: for points; {} has images", run.path.display());
@@ -44,9 +46,13 @@ pub fn run(args: &Paths, output: Output) -> Result<()> {
         let text = format!("--out {}: the picture of this run is a .{ending}", file.display());
         return Err(Failure::Usage(text).into());
     }
-    let (calls, axes) = match images {
-        Some((range, _)) => (strip(&run, range, args, &file, output)?, None),
-        None => {
+    let (calls, axes) = match (images, &run.diffusion) {
+        (Some((range, _)), Some(of_run)) => {
+            (diffusion::strip(&run, of_run, (args, range), &file, output)?, None)
+        }
+        (None, Some(of_run)) => (diffusion::section(&run, of_run, args, &file, output)?, None),
+        (Some((range, _)), None) => (strip(&run, range, args, &file, output)?, None),
+        (None, None) => {
             let (calls, axes) = section(&run, args, &file, output)?;
             (calls, Some(axes))
         }

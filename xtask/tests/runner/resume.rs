@@ -166,3 +166,33 @@ fn a_second_output_stands_on_another_run_and_keeps_its_own_copy() {
     std::fs::write(place.path("head/frozen.safetensors"), b"other").expect("a write");
     assert_eq!(place.call("sample head --n 2").code, Some(65));
 }
+
+#[test]
+fn a_drift_and_a_score_killed_and_resumed_are_those_that_were_not() {
+    const FLOW: &str = "two-spirals-diffflow --set train.steps=30 --set train.batch=32 --set train.checkpoint_every=5 \
+                        --set train.log_every=1 --set train.sample_every=20 --set train.held_out.every=10";
+    let place = Place::new();
+    let begun = Instant::now();
+    place.run(&format!("train {FLOW} --out whole"));
+    let longest = begun.elapsed();
+    for part in [2, 3] {
+        let mut command = place.command(&format!("train {FLOW} --out killed-{part}"));
+        let mut child =
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the runner starts");
+        std::thread::sleep(longest * part / 4);
+        // It may be done already; resuming then changes nothing.
+        let _ = child.kill();
+        child.wait().expect("an end");
+        let there = place.path(&format!("killed-{part}/config.toml")).is_file();
+        let resume = if there { "--resume" } else { "" };
+        place.run(&format!("train {FLOW} --out killed-{part} {resume}"));
+        let (killed, whole) = (Outcome::of(&place, &format!("killed-{part}")), Outcome::of(&place, "whole"));
+        assert_eq!((killed.log, killed.files), (whole.log, whole.files));
+    }
+    let nll = place.run("eval-nll whole --n 20 --set sampler.rtol=1e-3 --set sampler.atol=1e-3");
+    assert!(nll.stdout.contains("nats"), "{}", nll.stdout);
+    place.run("eval-nll whole --n 20 --bound elbo --draws 2");
+    place.run("sample whole --n 8 --lambda 0.5 --steps 5 --out drawn");
+    place.run("paths whole --n 30");
+    place.call("sample whole --sampler tab3").fails(64, &["tab3", "em"]);
+}

@@ -1,6 +1,8 @@
 //! A process between other ends of time: all that it is, but where sampling starts and stops.
 //!
 //! VP between the ends of a flow carries the flow's velocity: the prior is N(0, I), and data of unit variance keeps it.
+//!
+//! Reference: Song et al. 2021, arXiv 2011.13456, Eq. (32)–(33), for VP.
 
 use super::ChainStep;
 use crate::error::in_range;
