@@ -35,6 +35,9 @@ pub struct TargetConfig {
     /// Dimensions of the funnel, of the Gaussian, or cells of the Cox process; 10, 2 and 1600 if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dim: Option<usize>,
+    /// The variance of the funnel's neck; 9 if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variance: Option<f64>,
     /// The points of the Cox process, a CSV file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub points: Option<PathBuf>,
@@ -94,7 +97,7 @@ pub fn find(args: &TargetConfig) -> Result<Chosen> {
             let target = MixtureTarget::new("mixture", &mixture, 0.0)?;
             Ok(Chosen { mixture: Some(mixture), ..plain(Box::new(target), Some(window(8.0)?))? })
         }
-        "funnel" => plain(Box::new(Funnel::new(args.dim.unwrap_or(10), 9.0)?), None),
+        "funnel" => plain(Box::new(Funnel::new(args.dim.unwrap_or(10), args.variance.unwrap_or(9.0))?), None),
         "rings" => plain(Box::new(Rings), Some(window(6.0)?)),
         "gaussian" => {
             let dim = args.dim.unwrap_or(2);

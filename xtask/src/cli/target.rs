@@ -35,6 +35,9 @@ pub struct TargetArgs {
     /// Dimensions of the funnel, of the Gaussian, or cells of the Cox process [default: 10, 2, 1600]
     #[arg(long, value_name = "D", value_parser = positive::<usize>)]
     pub dim: Option<usize>,
+    /// Funnel: the variance of its neck; the thesis has 9, its public code 1 [default: 9]
+    #[arg(long, value_name = "V")]
+    pub variance: Option<f64>,
     /// The points of the Cox process, a CSV file
     #[arg(long, value_name = "FILE")]
     pub points: Option<PathBuf>,
@@ -76,6 +79,7 @@ impl TargetArgs {
         TargetConfig {
             name: self.name.clone(),
             dim: self.dim,
+            variance: self.variance,
             points: self.points.clone(),
             vae: self.vae.clone(),
             image: self.image,

@@ -101,6 +101,7 @@ pub fn run(args: &TargetArgs, output: Output) -> Result<()> {
         "target": args.name,
         "dimensions": chosen.target.dim(),
         "sampler": args.sampler,
+        "variance": args.variance,
         "settings": settings,
         "runs": args.runs,
         "samples": args.n,

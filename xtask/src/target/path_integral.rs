@@ -49,6 +49,18 @@ pub fn samplers(
             );
             return Err(Failure::Usage(text).into());
         }
+        let (trained, asked) = (&opened.preset.target, args.target());
+        if (trained.dim, trained.variance) != (asked.dim, asked.variance) {
+            let text = format!(
+                "--run {}: it was trained for --dim {:?} --variance {:?}, asked for is {:?}, {:?}",
+                path.display(),
+                trained.dim,
+                trained.variance,
+                asked.dim,
+                asked.variance
+            );
+            return Err(Failure::Usage(text).into());
+        }
         origins.push(opened.origin);
         samplers.push(opened.sampler);
     }
@@ -64,6 +76,7 @@ fn training(args: &TargetArgs) -> Train {
     sets.extend(args.vae.iter().map(|run| format!("target.vae={}", run.display())));
     sets.extend(args.image.map(|image| format!("target.image={image}")));
     sets.extend(args.dim.map(|dim| format!("target.dim={dim}")));
+    sets.extend(args.variance.map(|variance| format!("target.variance={variance}")));
     sets.extend(args.sets.iter().cloned());
     Train {
         preset: format!("pis-{}", args.name),
