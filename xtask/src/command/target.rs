@@ -16,6 +16,7 @@ use crate::exit::Failure;
 use crate::figures::{grouped, number, short};
 use crate::files::{read_tensor, write_tensor};
 use crate::output::{Output, save_record};
+use crate::provenance::revision;
 use crate::table::Table;
 use crate::target::baseline::{self, Baselines};
 use crate::target::{self, Chosen, path_integral};
@@ -98,6 +99,7 @@ pub fn run(args: &TargetArgs, output: Output) -> Result<()> {
     let torsions = compared(args, &first)?;
     let record = json!({
         "command": "target",
+        "code_revision": revision(),
         "target": args.name,
         "dimensions": chosen.target.dim(),
         "sampler": args.sampler,

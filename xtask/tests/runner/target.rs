@@ -35,6 +35,7 @@ fn samples_are_drawn_kept_and_compared() {
     assert!(place.path("p.png").is_file());
     let record = place.json("r.json");
     assert_eq!((&record["command"], &record["dimensions"]), (&"target".into(), &2.into()));
+    assert!(record["code_revision"].is_string() && record["command_line"].is_string());
     // A run is a function of its seed.
     place.run("target mixture --sampler smc --runs 1 --n 100 --save y.npy");
     assert_eq!(place.get("x.npy"), place.get("y.npy"));
