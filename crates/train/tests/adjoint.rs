@@ -1,6 +1,9 @@
 //! The adjoint's gradients against one tape's and against finite differences, of a chain of networks.
 
-use candle_core::{DType, Device, Tensor};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor};
 use sde_core::noise::{BatchNoise, Law, Noise, Stream};
 use sde_core::{Model, Pass, Prediction};
 use sde_nets::{MlpConfig, NetConfig, Params, TimeFeatures};
@@ -124,5 +127,77 @@ fn what_a_chain_does_not_depend_on_has_no_gradient_and_costs_nothing() -> Result
     let traced = trace(&walk, &start()?, Route::Adjoint)?;
     assert!(params.iter().all(|(_, var)| traced.gradients.get(var).is_none()));
     assert_eq!(values(&traced.cost)?, values(&half_square(&start()?[0])?)?);
+    Ok(())
+}
+
+/// Operators that are kept by some tape, now and at most.
+#[derive(Default)]
+struct Kept {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+/// The identity, which is counted for as long as a tape holds it.
+struct Counted(Arc<Kept>);
+
+impl Counted {
+    fn new(kept: &Arc<Kept>) -> Self {
+        let now = kept.now.fetch_add(1, Ordering::SeqCst) + 1;
+        kept.most.fetch_max(now, Ordering::SeqCst);
+        Self(kept.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl CustomOp1 for Counted {
+    fn name(&self) -> &'static str {
+        "counted"
+    }
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let values =
+            storage.as_slice::<f64>()?[layout.start_offset()..][..layout.shape().elem_count()].to_vec();
+        Ok((CpuStorage::F64(values), layout.shape().clone()))
+    }
+    fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        Ok(Some(gradient.clone()))
+    }
+}
+
+/// A chain whose steps each put one counted operator on the tape.
+struct Watched {
+    walk: Walk,
+    kept: Arc<Kept>,
+}
+
+impl Chain for Watched {
+    fn steps(&self) -> usize {
+        self.walk.steps()
+    }
+    fn step(&self, k: usize, state: &[Tensor]) -> Result<(Vec<Tensor>, Tensor)> {
+        let (mut next, cost) = self.walk.step(k, state)?;
+        next[0] = next[0].apply_op1(Counted::new(&self.kept))?;
+        Ok((next, cost))
+    }
+    fn terminal(&self, state: &[Tensor]) -> Result<Tensor> {
+        self.walk.terminal(state)
+    }
+}
+
+#[test]
+fn the_adjoint_never_has_the_tape_of_two_steps() -> Result<()> {
+    for steps in [5, 30, 100] {
+        let most = |route| -> Result<usize> {
+            let chain = Watched { walk: walk(steps)?.0, kept: Arc::default() };
+            trace(&chain, &start()?, route)?;
+            assert_eq!(chain.kept.now.load(Ordering::SeqCst), 0);
+            Ok(chain.kept.most.load(Ordering::SeqCst))
+        };
+        assert_eq!((most(Route::Adjoint)?, most(Route::Backpropagation)?), (1, steps));
+    }
     Ok(())
 }
