@@ -17,6 +17,7 @@ pub use bonded::{Angle, Bond, Torsion, dihedral};
 pub use born::{BornAtom, GeneralizedBorn};
 pub use pairs::Pair;
 
+use crate::error::in_range;
 use crate::{Error, Result};
 
 /// Coulomb's constant N_A e² / (4π ε₀), in kJ/mol · nm (CODATA 2018).
@@ -74,15 +75,18 @@ impl ForceField {
     /// A force field of checked terms.
     ///
     /// # Errors
-    /// If a term names an atom that does not exist or one twice, or holds a number that is not finite or a
-    /// negative stiffness, or if the solvent has not one entry an atom.
+    /// If there is no atom, if a term names one that does not exist or one twice, or holds a number that is not finite, a
+    /// negative stiffness or a multiplicity that is not whole, or if the solvent has not one entry an atom.
     pub fn new(terms: Terms) -> Result<Self> {
         let atoms = terms.atoms;
+        in_range("atoms of a molecule", atoms as f64, 1.0, 1e9)?;
         for bond in &terms.bonds {
             check("a bond", &bond.atoms, atoms, &[bond.stiffness, bond.length])?;
+            in_range("stiffness of a bond", bond.stiffness, 0.0, f64::MAX)?;
         }
         for angle in &terms.angles {
             check("an angle", &angle.atoms, atoms, &[angle.stiffness, angle.angle])?;
+            in_range("stiffness of an angle", angle.stiffness, 0.0, f64::MAX)?;
         }
         for torsion in &terms.torsions {
             check(
@@ -91,6 +95,11 @@ impl ForceField {
                 atoms,
                 &[torsion.barrier, torsion.multiplicity, torsion.phase],
             )?;
+            if torsion.multiplicity.fract() != 0.0 {
+                let expected = "a whole number, so that a turn changes nothing".into();
+                let found = torsion.multiplicity.to_string();
+                return Err(Error::Mismatch { what: "multiplicity of a torsion", expected, found });
+            }
         }
         for pair in &terms.pairs {
             check("a pair", &pair.atoms, atoms, &[pair.twelve, pair.six, pair.coulomb])?;
@@ -120,7 +129,8 @@ impl ForceField {
 
     /// The energy by parts at `places` (x, y, z of each atom in turn, nanometres); `forces` is overwritten with −∂E/∂x.
     ///
-    /// Where atoms coincide an energy is infinite or not a number, and so are the forces.
+    /// Where the atoms of a pair or of the solvent coincide, their energy is infinite or not a number, and so are the forces. A bond of no length has its
+    /// finite energy and no direction, so its force is taken as zero.
     ///
     /// # Errors
     /// If `places` or `forces` have not three entries an atom.

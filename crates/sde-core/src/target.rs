@@ -32,6 +32,7 @@ pub use weights::{LogMean, LogWeights};
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
+use crate::error::in_range;
 use crate::noise::host_tensor;
 use crate::{Error, Result};
 
@@ -169,7 +170,7 @@ impl<F: Fn(&[f64], &mut [f64]) -> f64 + Send + Sync> Target for TargetFn<F> {
 /// Density and score of each row of `x` on the host, in parallel: `density` writes the score and returns log μ̂.
 ///
 /// # Errors
-/// When `x` is not `[B, dim]` in f64.
+/// When `x` is not `[B, dim]` in f64, or `dim` is 0.
 pub fn by_rows(
     x: &Tensor,
     dim: usize,
@@ -188,6 +189,7 @@ pub fn by_rows(
 
 /// The entries of a batch of points, checked.
 fn host_points(x: &Tensor, dim: usize) -> Result<Vec<f64>> {
+    in_range("dimensions of a target", dim as f64, 1.0, 1e9)?;
     if x.rank() != 2 || x.dim(1)? != dim || x.dtype() != DType::F64 {
         return Err(Error::Mismatch {
             what: "points given to a target",

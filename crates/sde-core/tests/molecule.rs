@@ -105,6 +105,13 @@ fn torsions_are_signed_angles() -> Outcome {
 fn terms_are_checked() {
     let bad = [
         Terms { bonds: vec![Bond { atoms: [0, 5], stiffness: 1.0, length: 0.1 }], ..none() },
+        Terms { bonds: vec![Bond { atoms: [0, 1], stiffness: -1.0, length: 0.1 }], ..none() },
+        Terms { angles: vec![Angle { atoms: [0, 1, 2], stiffness: -1.0, angle: 1.0 }], ..none() },
+        Terms {
+            torsions: vec![Torsion { atoms: [0, 1, 2, 3], barrier: 1.0, multiplicity: 1.5, phase: 0.0 }],
+            ..none()
+        },
+        Terms { atoms: 0, ..none() },
         Terms { bonds: vec![Bond { atoms: [1, 1], stiffness: 1.0, length: 0.1 }], ..none() },
         Terms { pairs: vec![Pair { atoms: [1, 2], twelve: f64::NAN, six: 0.0, coulomb: 0.0 }], ..none() },
         Terms { solvent: Some(GeneralizedBorn { prefactor: 1.0, surface: 0.0, atoms: vec![] }), ..none() },
@@ -112,6 +119,16 @@ fn terms_are_checked() {
     for terms in bad {
         assert!(ForceField::new(terms.clone()).is_err(), "{terms:?}");
     }
+}
+
+/// ½ k r₀² and no force, for there is no direction.
+#[test]
+fn a_bond_of_no_length_has_no_force() -> Outcome {
+    let bond = Bond { atoms: [0, 3], stiffness: 900.0, length: 0.1 };
+    let mut forces = vec![0.0; 15];
+    let parts = ForceField::new(Terms { bonds: vec![bond], ..none() })?.energy(&[0.3; 15], &mut forces)?;
+    assert!((parts.bonds - 4.5).abs() < 1e-12 && forces == [0.0; 15], "{parts:?} {forces:?}");
+    Ok(())
 }
 
 /// Score against differences; moved as a whole, the density changes by the tether alone.

@@ -133,11 +133,40 @@ fn whitening_is_a_change_of_variables() -> Result<()> {
     Ok(())
 }
 
+/// On 2 × 2 cells of sides 1/2, in the order (0,0), (0,1), (1,0), (1,1), K is block circulant, and the products of (1, ±1) diagonalise it: its eigenvalues are
+/// v (1 ± 2e + f) with e = e^{−1/2ℓ}, f = e^{−1/√2ℓ}, and v (1 − f) twice. The whitening constant is half their logarithms' sum.
+#[test]
+fn a_cox_process_knows_its_neighbours() -> Result<()> {
+    let (v, length, mean) = (1.3, 0.4, 0.2);
+    let grid = CoxGrid { side: 2, variance: v, length, mean };
+    let counts = [1.0, 0.0, 2.0, 3.0];
+    let (field, white) = (Cox::new(grid, &counts, false)?, Cox::new(grid, &counts, true)?);
+    let (e, f) = ((-0.5 / length).exp(), (-std::f64::consts::FRAC_1_SQRT_2 / length).exp());
+    let axes = [[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, -1.0, -1.0], [1.0, -1.0, 1.0, -1.0], [1.0, -1.0, -1.0, 1.0]];
+    let eigenvalues = [1.0 + 2.0 * e + f, 1.0 - f, 1.0 - f, 1.0 - 2.0 * e + f].map(|lambda| v * lambda);
+    let half_log_det = 0.5 * eigenvalues.iter().map(|lambda| lambda.ln()).sum::<f64>();
+    for x in points(4, 4, 1.0) {
+        let along = |axis: &[f64; 4]| 0.5 * axis.iter().zip(&x).map(|(a, x)| a * (x - mean)).sum::<f64>();
+        let square: f64 = axes.iter().zip(eigenvalues).map(|(axis, l)| along(axis).powi(2) / l).sum();
+        let likelihood: f64 = x.iter().zip(counts).map(|(x, y)| x * y - 0.25 * x.exp()).sum();
+        let prior = -0.5 * square - 2.0 * std::f64::consts::TAU.ln() - half_log_det;
+        let found = at(&field, &x)?.0;
+        assert!((found - prior - likelihood).abs() < 1e-12, "{found} {}", prior + likelihood);
+
+        let moved = white.field(&Tensor::from_vec(x.clone(), (1, 4), &Device::Cpu)?)?;
+        let moved = moved.flatten_all()?.to_vec1::<f64>()?;
+        let jacobian = at(&white, &x)?.0 - at(&field, &moved)?.0;
+        assert!((jacobian - half_log_det).abs() < 1e-12, "{jacobian} {half_log_det}");
+    }
+    Ok(())
+}
+
 #[test]
 fn points_are_counted_in_their_cells() -> Result<()> {
     let grid = CoxGrid::published(2, 4);
     let counts = grid.counts(&[[0.1, 0.9], [0.5, 0.0], [1.0, 1.0], [0.2, 0.6]])?;
     assert_eq!(counts, [0.0, 2.0, 1.0, 1.0]);
+    assert!(CoxGrid::published(0, 4).counts(&[[0.1, 0.1]]).is_err());
     assert!(grid.counts(&[[0.1, 1.1]]).is_err() && grid.counts(&[[f64::NAN, 0.1]]).is_err());
     Ok(())
 }
@@ -153,6 +182,9 @@ fn what_is_not_a_density_is_refused() -> Result<()> {
     let error = half.finite_log_density(&x).err().map(|e| e.to_string()).unwrap_or_default();
     assert!(error.contains("half line") && error.contains("sample 2"), "{error}");
 
+    let nothing = TargetFn::new("nothing", 0, None, |_: &[f64], _: &mut [f64]| 0.0);
+    let empty = Tensor::zeros((3, 0), candle_core::DType::F64, &Device::Cpu)?;
+    assert!(matches!(nothing.log_density(&empty), Err(Error::Range { .. })));
     assert!(Rings.log_density(&Tensor::new(&[[1f64, 2.0, 3.0]], &Device::Cpu)?).is_err());
     assert!(Rings.log_density(&Tensor::new(&[[1f32, 2.0]], &Device::Cpu)?).is_err());
     assert!(gaussian(vec![0.0], vec![0.0], 0.0).is_err() && Funnel::new(1, 9.0).is_err());

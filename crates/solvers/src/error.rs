@@ -106,6 +106,18 @@ pub enum Error {
         /// The iteration, from 0.
         iteration: u32,
     },
+    /// A chain that has ended where the target has no density.
+    #[error(
+        "{sampler}: the log density of chain {chain} is still {found} at the end: start where the target has mass (the law that chains start from), or run longer"
+    )]
+    NoDensity {
+        /// The sampler.
+        sampler: &'static str,
+        /// The first such chain.
+        chain: usize,
+        /// What the target said last.
+        found: f64,
+    },
     /// No Gaussian could be fitted to samples.
     #[error(
         "no Gaussian in {dim} dimensions fits {samples} samples (half of those drawn): draw more, or fit variances only, or estimate no log Z"

@@ -51,7 +51,8 @@ impl Bond {
         let between = minus(place(places, i), place(places, j));
         let r = norm(between);
         let away = r - self.length;
-        let force = -self.stiffness * away / r;
+        // Two atoms in one place are pushed apart to no side.
+        let force = if r > 0.0 { -self.stiffness * away / r } else { 0.0 };
         push(forces, i, force, between);
         push(forces, j, -force, between);
         0.5 * self.stiffness * away * away

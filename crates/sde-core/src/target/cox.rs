@@ -42,8 +42,9 @@ impl CoxGrid {
     /// How many of `points` lie in each cell, row by row; the upper edges of the square belong to it.
     ///
     /// # Errors
-    /// [`Error::Range`] for a point outside the unit square.
+    /// [`Error::Range`] for a point outside the unit square, or a grid without cells.
     pub fn counts(&self, points: &[[f64; 2]]) -> Result<Vec<f64>> {
+        in_range("cells along a side of a grid", self.side as f64, 1.0, 1e4)?;
         let mut counts = vec![0.0; self.side * self.side];
         for point in points {
             let mut cell = [0; 2];

@@ -15,7 +15,7 @@ use sde_core::Target;
 use sde_core::noise::{Noise, Stream};
 use sde_core::target::{Drawn, LogWeights, TargetSampler};
 
-use super::law::{Base, Law, Points};
+use super::law::{Base, Law, Points, some_samples};
 use super::trajectory::{At, Mass, Move};
 use crate::error::in_range;
 use crate::{Error, Result};
@@ -222,6 +222,7 @@ impl Annealed {
     fn drawn(&self, target: &dyn Target, samples: usize, noise: Noise) -> Result<Drawn> {
         self.check(target.dim())?;
         let law = Law::new(target, &self.base)?;
+        some_samples(samples)?;
         let (plan, spent) = if self.needs_pilot() {
             let (cloud, plan) = self.run(&law, self.pilot, None, noise)?;
             (plan, cloud.evaluations)

@@ -29,7 +29,7 @@ pub enum Fit {
     None,
     /// Means and variances.
     Diagonal,
-    /// Means and covariances; needs more than 2 (D + 1) samples.
+    /// Means and covariances; needs at least 2D + 3 samples, so that more than D + 1 are there to fit to.
     Full,
 }
 
@@ -42,6 +42,11 @@ struct Gaussian {
 impl Gaussian {
     fn fitted(rows: &[f64], dim: usize, fit: Fit) -> Result<Self> {
         let n = rows.len() / dim;
+        let refused = Error::Fit { samples: n, dim };
+        // Fewer have no covariance of full rank, whatever rounding makes of its factor; one more has no stable one.
+        if n < 2 || (fit == Fit::Full && n <= dim + 1) {
+            return Err(refused);
+        }
         let data = DMatrix::from_row_slice(n, dim, rows);
         let mean = data.row_mean().transpose();
         let centred = DMatrix::from_fn(n, dim, |i, k| data[(i, k)] - mean[k]);
@@ -52,16 +57,19 @@ impl Gaussian {
                 share * centred.column(k).norm_squared()
             })),
         };
-        let factor = Cholesky::new(covariance).ok_or(Error::Fit { samples: n, dim })?;
+        let factor = Cholesky::new(covariance).ok_or(refused)?;
         Ok(Self { mean, factor })
     }
 
-    fn log(&self, x: &[f64]) -> f64 {
+    fn log(&self, x: &[f64]) -> Result<f64> {
         let away = DVector::from_column_slice(x) - &self.mean;
         let lower = self.factor.l_dirty();
-        let whitened = lower.solve_lower_triangular(&away).unwrap_or(away);
+        let whitened = lower.solve_lower_triangular(&away).ok_or_else(|| sde_core::Error::NonFinite {
+            what: "the inverse of a fitted covariance's factor".into(),
+            found: f64::INFINITY,
+        })?;
         let log_determinant: f64 = (0..x.len()).map(|k| lower[(k, k)].ln()).sum();
-        -0.5 * (whitened.norm_squared() + x.len() as f64 * std::f64::consts::TAU.ln()) - log_determinant
+        Ok(-0.5 * (whitened.norm_squared() + x.len() as f64 * std::f64::consts::TAU.ln()) - log_determinant)
     }
 
     /// Draws of n samples, at addresses of their own.
@@ -80,12 +88,14 @@ impl Gaussian {
 
 /// The root log Ẑ, from l at samples of the target and at samples of the Gaussian.
 ///
+/// What is not finite among the first is no sample of the target, and is left out; among the second it is a point without density, and counts.
+///
 /// # Errors
 /// If one of the lists is empty or no density is finite.
 pub fn log_normaliser(of_target: &[f64], of_gaussian: &[f64]) -> Result<LogMean> {
     let finite = |logs: &[f64]| logs.iter().copied().filter(|l| l.is_finite()).collect::<Vec<f64>>();
     let (inside, outside) = (finite(of_target), finite(of_gaussian));
-    let (n1, n2) = (of_target.len() as f64, of_gaussian.len() as f64);
+    let (n1, n2) = (inside.len() as f64, of_gaussian.len() as f64);
     if inside.is_empty() || outside.is_empty() {
         return Err(Error::NoOverlap);
     }
@@ -114,14 +124,14 @@ pub fn log_normaliser(of_target: &[f64], of_gaussian: &[f64]) -> Result<LogMean>
 fn estimated(target: &dyn Target, points: &Points, fit: Fit, noise: Noise) -> Result<(LogMean, f64)> {
     let (n, dim) = (points.len(), points.dim());
     if n < 4 {
-        return Err(Error::Fit { samples: n, dim });
+        return Err(Error::Fit { samples: n / 2, dim });
     }
     let even: Vec<f64> = (0..n).step_by(2).flat_map(|i| points.row(i).to_vec()).collect();
     let q = Gaussian::fitted(&even, dim, fit)?;
-    let odd = (1..n).step_by(2).map(|i| points.value[i] - q.log(points.row(i)));
-    let odd: Vec<f64> = odd.collect();
+    let gap = |points: &Points, i: usize| Ok(points.value[i] - q.log(points.row(i))?);
+    let odd = (1..n).step_by(2).map(|i| gap(points, i)).collect::<Result<Vec<f64>>>()?;
     let drawn = Points::at(target, q.draw(odd.len(), noise))?;
-    let logs: Vec<f64> = (0..drawn.len()).map(|i| drawn.value[i] - q.log(drawn.row(i))).collect();
+    let logs = (0..drawn.len()).map(|i| gap(&drawn, i)).collect::<Result<Vec<f64>>>()?;
     let bound = logs.iter().sum::<f64>() / logs.len() as f64;
     Ok((log_normaliser(&odd, &logs)?, bound))
 }

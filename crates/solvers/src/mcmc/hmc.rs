@@ -8,7 +8,7 @@ use sde_core::noise::Noise;
 use sde_core::target::{Drawn, TargetSampler};
 
 use super::bridge::{Fit, finished};
-use super::law::{Base, Law, Points};
+use super::law::{Base, Law, Points, some_samples};
 use super::step_size::DualAveraging;
 use super::trajectory::{At, Mass, Move};
 use crate::error::in_range;
@@ -80,7 +80,7 @@ impl Run<'_> {
                 visit(iteration - self.warmup, points)?;
             }
         }
-        Ok(())
+        points.arrived(self.kernel.name)
     }
 
     /// A [`Drawn`] of the last states of `chains` chains.
@@ -93,6 +93,7 @@ impl Run<'_> {
         fit: Fit,
     ) -> Result<Drawn> {
         let law = Law::new(target, base)?;
+        some_samples(chains)?;
         let mut points = Points::at(target, base.start(chains, noise, 0))?;
         self.go(&law, &mut points, noise, |_, _| Ok(()))?;
         let moves = u64::from(self.warmup) + u64::from(self.iterations);
@@ -122,7 +123,7 @@ impl Hmc {
     /// iteration after the warm-up.
     ///
     /// # Errors
-    /// Those of the target and of `visit`; settings out of their range.
+    /// Those of the target and of `visit`; settings out of their range; [`Error::NoDensity`] for a chain that ends where the target has none.
     pub fn visit(
         &self,
         target: &dyn Target,

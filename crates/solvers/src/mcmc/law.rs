@@ -6,8 +6,8 @@ use candle_core::{DType, Device, Tensor};
 use sde_core::Target;
 use sde_core::noise::{Draws, Noise, Stream, host_tensor};
 
-use crate::Result;
 use crate::error::in_range;
+use crate::{Error, Result};
 
 /// The law that chains start from: N(m, diag s²).
 #[derive(Debug, Clone, PartialEq)]
@@ -20,7 +20,7 @@ impl Base {
     /// N(m, diag s²).
     ///
     /// # Errors
-    /// If there are not as many means as deviations, if a mean is not finite, or a deviation not positive.
+    /// If there are not as many means as deviations or none, if a mean is not finite, or a deviation not positive.
     pub fn new(mean: Vec<f64>, deviation: Vec<f64>) -> Result<Self> {
         if mean.len() != deviation.len() {
             let (expected, found) = (format!("{} deviations", mean.len()), deviation.len().to_string());
@@ -31,6 +31,7 @@ impl Base {
             }
             .into());
         }
+        in_range("dimensions of the law that chains start from", mean.len() as f64, 1.0, 1e9)?;
         for m in &mean {
             in_range("a mean of the law that chains start from", *m, f64::MIN, f64::MAX)?;
         }
@@ -43,7 +44,7 @@ impl Base {
     /// N(0, s² I) in `dim` dimensions.
     ///
     /// # Errors
-    /// If s is not positive.
+    /// If there are no dimensions, or s is not positive.
     pub fn isotropic(dim: usize, deviation: f64) -> Result<Self> {
         Self::new(vec![0.0; dim], vec![deviation; dim])
     }
@@ -80,8 +81,27 @@ impl Points {
         let dim = target.dim();
         let points = Tensor::from_slice(&x, (x.len() / dim.max(1), dim), &Device::Cpu)?;
         let density = target.log_density(&points)?;
+        let fits = |tensor: &Tensor, dims: &[usize]| tensor.dims() == dims && tensor.dtype() == DType::F64;
+        let n = points.dim(0)?;
+        if !fits(&density.value, &[n]) || !fits(&density.score, &[n, dim]) {
+            let told = |tensor: &Tensor| format!("{:?} in {:?}", tensor.dims(), tensor.dtype());
+            return Err(sde_core::Error::Mismatch {
+                what: "density and score of a target",
+                expected: format!("[{n}] and [{n}, {dim}] in f64 of the target {}", target.name()),
+                found: format!("{} and {}", told(&density.value), told(&density.score)),
+            }
+            .into());
+        }
         let value = density.value.to_vec1::<f64>()?;
         Ok(Self { x, value, score: density.score.flatten_all()?.to_vec1::<f64>()? })
+    }
+
+    /// Refuses points of which one has no density: they are no samples.
+    pub(super) fn arrived(&self, sampler: &'static str) -> Result<()> {
+        match self.value.iter().position(|value| !value.is_finite()) {
+            Some(chain) => Err(Error::NoDensity { sampler, chain, found: self.value[chain] }),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -108,6 +128,11 @@ impl Points {
     pub(super) fn tensor(&self) -> Result<Tensor> {
         Ok(host_tensor(self.x.clone(), &[self.len(), self.dim()], DType::F64, &Device::Cpu)?)
     }
+}
+
+/// Refuses to draw nothing, or more than noise has addresses for.
+pub(super) fn some_samples(samples: usize) -> Result<()> {
+    in_range("samples drawn from a target", samples as f64, 1.0, f64::from(u32::MAX)).map(|_| ())
 }
 
 /// π_β.

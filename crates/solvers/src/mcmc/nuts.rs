@@ -2,7 +2,7 @@
 //!
 //! A trajectory doubles to a random side. Of its states z one is taken by weight e^{−H(z)}: inside a subtree in proportion, of two trees the new one with
 //! probability min(1, W_new/W_old). It ends where ρ·M⁻¹p is negative at an end, ρ the sum of all momenta, for the tree or a subtree of it, where H has grown by
-//! more than 1000, or at the greatest depth. Step sizes adapt, to the mean of min(1, e^{−ΔH}) over the states made.
+//! more than 1000, or at the greatest depth; from a start without density, at the first state with one. Step sizes adapt, to the mean of min(1, e^{−ΔH}) over the states made.
 //!
 //! Reference: Hoffman, Gelman 2014, arXiv 1111.4246, Algorithm 6 (adaptation); Betancourt 2017, arXiv 1701.02434, A.3–A.4 (weights, turning).
 
@@ -12,7 +12,7 @@ use sde_core::noise::{Draws, Noise, Stream};
 use sde_core::target::{Drawn, TargetSampler};
 
 use super::bridge::{Fit, finished};
-use super::law::{Base, Law, Points};
+use super::law::{Base, Law, Points, some_samples};
 use super::step_size::DualAveraging;
 use super::trajectory::{Mass, Move};
 use crate::error::in_range;
@@ -67,7 +67,7 @@ struct Tree {
 
 fn log_sum(a: f64, b: f64) -> f64 {
     let top = a.max(b);
-    if top == f64::NEG_INFINITY { top } else { top + ((a - top).exp() + (b - top).exp()).ln() }
+    if top.is_infinite() { top } else { top + ((a - top).exp() + (b - top).exp()).ln() }
 }
 
 /// What a trajectory is made of: the law, the leapfrog step, H at its start.
@@ -95,15 +95,22 @@ impl Builder<'_> {
         let mut p = from.p.clone();
         let size = if forward { self.size } else { -self.size };
         let point = self.kernel.integrate(&self.law, from.point.clone(), &mut p, &[size])?;
-        let change = self.law.log(&point, 0) - self.kernel.mass.kinetic(&p) - self.start;
-        let change = if change.is_nan() { f64::NEG_INFINITY } else { change };
+        let energy = self.law.log(&point, 0) - self.kernel.mass.kinetic(&p);
+        let found = energy.is_finite();
+        // A start without density is no reference: the trajectory goes on until the first state with one, and takes it.
+        let (change, over) = match (self.start.is_finite(), found) {
+            (true, true) => (energy - self.start, energy - self.start < -LOST),
+            (true, false) => (f64::NEG_INFINITY, true),
+            (false, true) => (f64::INFINITY, true),
+            (false, false) => (f64::NEG_INFINITY, !p.iter().chain(&point.x).all(|v| v.is_finite())),
+        };
         let end = Phase { point: point.clone(), p: p.clone() };
         Ok(Tree {
             ends: [end.clone(), end],
             taken: point,
             log_weight: change,
             sum: p,
-            over: change < -LOST,
+            over,
             acceptance: (change.exp().min(1.0), 1),
         })
     }
@@ -136,7 +143,8 @@ impl Builder<'_> {
         let from = first.ends[usize::from(forward)].clone();
         let second = self.tree(&from, forward, depth - 1, draws)?;
         let share = (second.log_weight - log_sum(first.log_weight, second.log_weight)).exp();
-        let take = draws.uniform() < share;
+        // A first state with density, from a start without, is taken for certain.
+        let take = draws.uniform() < share || second.log_weight == f64::INFINITY;
         Ok(self.joined(first, second, forward, take))
     }
 }
@@ -169,6 +177,9 @@ impl Nuts {
             let from = all.ends[usize::from(forward)].clone();
             let new = builder.tree(&from, forward, depth, draws)?;
             if new.over {
+                if new.log_weight == f64::INFINITY {
+                    all.taken = new.taken;
+                }
                 all.acceptance.0 += new.acceptance.0;
                 all.acceptance.1 += new.acceptance.1;
                 break;
@@ -193,10 +204,12 @@ impl Nuts {
         for iteration in 0..self.warmup.saturating_add(self.iterations) {
             let mut draws = noise.draws_at(Stream::Sampler, 0, iteration, chain);
             let warming = iteration < self.warmup;
+            // On the way to the support there is no acceptance to learn from.
+            let learns = warming && point.value[0].is_finite();
             let own = if warming { size.now() } else { size.kept() };
             let (acceptance, made) = self.iterate(law, &mut point, own, &mut draws)?;
             evaluations += made;
-            if warming {
+            if learns {
                 size.learn(acceptance);
             }
         }
@@ -206,6 +219,7 @@ impl Nuts {
     fn drawn(&self, target: &dyn Target, samples: usize, noise: Noise) -> Result<Drawn> {
         self.check(target.dim())?;
         Law::new(target, &self.base)?;
+        some_samples(samples)?;
         let starts = self.base.start(samples, noise, 0);
         let chains = starts.par_chunks(target.dim()).enumerate();
         let ends = chains
@@ -215,6 +229,7 @@ impl Nuts {
         let mut points =
             Points { x: starts, value: vec![0.0; samples], score: vec![0.0; samples * target.dim()] };
         ends.iter().enumerate().for_each(|(i, (end, _))| points.take(i, end, 0));
+        points.arrived("nuts")?;
         finished(target, &points, self.fit, noise, evaluations)
     }
 }

@@ -75,6 +75,10 @@ fn counts(sections: &Sections) -> Result<Counts> {
             return Err(sections.wrong(NAME, what, all[at].to_string()));
         }
     }
+    // Left out by old files.
+    if let Some(&extra) = all.get(30).filter(|&&extra| extra != 0) {
+        return Err(sections.wrong(NAME, "no extra points (NUMEXTRA 0)", extra.to_string()));
+    }
     let count = |at: usize| {
         let most = MOST_ATOMS * MOST_ATOMS;
         let least = i64::from(at == 0);
@@ -254,10 +258,13 @@ fn solvent(sections: &Sections, charges: &[f64]) -> Result<GeneralizedBorn> {
 /// The molecule that a text describes.
 pub(super) fn parse(text: &str, file: &Path) -> Result<Prmtop> {
     let sections = Sections::new(text, file)?;
-    for name in ["CTITLE", "CHARMM_UREY_BRADLEY", "POLARIZABILITY", "LENNARD_JONES_CCOEF"] {
-        if sections.has(name) {
-            return Err(sections.wrong(name, "no terms but those of AMBER's fixed charges", "some"));
-        }
+    let foreign = |name: &&str| {
+        ["CTITLE", "POLARIZABILITY", "LENNARD_JONES_CCOEF"].contains(name)
+            || ["CMAP_", "CHARMM_"].iter().any(|prefix| name.starts_with(prefix))
+    };
+    // Terms that are left out make wrong energies, so none is. The first by name: which one is told does not hang on a hash.
+    if let Some(name) = sections.names().filter(foreign).min() {
+        return Err(sections.wrong(name, "no terms but those of AMBER's fixed charges", "some"));
     }
     let counts = counts(&sections)?;
     let charges: Vec<f64> =

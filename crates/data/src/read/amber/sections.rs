@@ -73,6 +73,11 @@ impl<'a> Sections<'a> {
         Ok(Self { file, named })
     }
 
+    /// The names of all sections.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'a str> {
+        self.named.keys().copied()
+    }
+
     pub(super) fn has(&self, name: &str) -> bool {
         self.named.contains_key(name)
     }

@@ -46,6 +46,13 @@ fn errors_name_line_and_field() {
             "       3       6      33 ",
             "an index from 1 to 8 in BONDS_INC_HYDROGEN, found 33",
         ),
+        ("%FLAG RADIUS_SET", "%FLAG CMAP_COUNT", "no terms but those of AMBER's fixed charges in CMAP_COUNT"),
+        ("%FLAG SOLTY", "%FLAG CHARMM_NUM_IMPROPERS", "line 87: expected no terms but those of AMBER's"),
+        (
+            "      10       0\n       0\n",
+            "      10       0\n       1\n",
+            "line 5: expected no extra points (NUMEXTRA 0) in POINTERS, found 1",
+        ),
         ("%FLAG RADIUS_SET", "%FLAG CTITLE", "no terms but those of AMBER's fixed charges in CTITLE"),
     ] {
         assert!(PARAMETERS.contains(from), "{from:?}");
