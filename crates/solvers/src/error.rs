@@ -133,6 +133,14 @@ pub enum Error {
         "no sample has a finite density under both the target and the Gaussian fitted to it: log Z cannot be bridged"
     )]
     NoOverlap,
+    /// Annealing none of whose particles has density.
+    #[error(
+        "annealing: no particle has a positive weight at a level of {beta}: start from a law that covers the target, or with more particles"
+    )]
+    NoWeight {
+        /// β.
+        beta: f64,
+    },
     /// Annealing that does not get on.
     #[error(
         "annealing stands at a level of {beta} after as many levels as are allowed: ask for a smaller share, or start from another law"

@@ -107,6 +107,7 @@ impl<C: Control> TargetSampler for PathIntegral<C> {
             samples: Tensor::cat(&ends, 0)?,
             log_normaliser: Some(weights.log_mean().value),
             weights: Some(weights),
+            lowest_share: None,
             bound: Some(bound),
             evaluations: (each * samples) as u64,
         })

@@ -124,10 +124,13 @@ fn each_gives_log_z_within_its_error() -> Outcome {
         let error = (variance / 20.0).sqrt();
         assert!((mean - LOG_Z).abs() < 5.0 * error + 0.5 * variance, "{}: {mean} ± {error}", sampler.name());
         assert!(error < 0.03, "{}: {error}", sampler.name());
-        for bound in runs.iter().filter_map(|run| run.bound) {
-            // A bound in expectation; a run's own error is below one standard deviation of log w.
-            assert!(bound < LOG_Z + 0.2, "{}: {bound}", sampler.name());
-        }
+        // A bound in expectation.
+        let bounds: Vec<f64> = runs.iter().filter_map(|run| run.bound).collect();
+        let count = bounds.len().max(2) as f64;
+        let mean = bounds.iter().sum::<f64>() / count;
+        let error = (bounds.iter().map(|b| (b - mean).powi(2)).sum::<f64>() / (count - 1.0) / count).sqrt();
+        assert_eq!(bounds.len(), if sampler.name() == "smc" { 0 } else { 20 }, "{}", sampler.name());
+        assert!(bounds.is_empty() || mean < LOG_Z + 5.0 * error, "{}: {mean} ± {error}", sampler.name());
     }
     Ok(())
 }
@@ -185,13 +188,61 @@ fn adaptive_levels_end_at_one_and_are_right() -> Outcome {
     let smc =
         Annealed { temperatures: Temperatures::Adaptive(0.9), moves: 2, ..annealed(Resampling::Below(0.5))? };
     let drawn = smc.draw(&target()?, 4000, Noise::new(3))?;
-    let weights = drawn.weights.as_ref().ok_or("no weights")?;
     let estimate = drawn.log_normaliser.ok_or("no log Z")?;
     // Each of about ten levels adds a relative variance of (1/0.9 − 1)/N at most.
     let error = (20.0 * 0.112 / 4000.0_f64).sqrt();
     assert!((estimate - LOG_Z).abs() < 5.0 * error, "{estimate} ± {error}");
-    assert!(weights.effective_share() > 0.4);
+    // A level of length δ leaves the share 1/(1 + δ² Var log(μ̂/π₀)), for short ones: there are ∫ √Var dβ / √(1/0.9 − 1) of them, the last cut off, and a pilot
+    // of 200 knows a variance within √(2/200) = 0.1 or, of a χ², twice that, its root within half of it.
+    let levels = (drawn.evaluations as f64 / 4200.0 - 1.0) / 8.0;
+    let expected = path_length() / 0.1111_f64.sqrt();
+    assert!((levels - expected).abs() < 1.0 + 0.1 * expected, "{levels} {expected}");
+    // Resampled: the share has fallen below a half, from above. Of log-normal weights a share e^{−σ²} is a half at σ² = ln 2; a level adds σ² = ln 1/0.9, and where
+    // both go together the σ add up.
+    let least = (-(2f64.ln().sqrt() + (1.0 / 0.9_f64).ln().sqrt()).powi(2)).exp();
+    let share = drawn.effective_share().ok_or("no weights")?;
+    assert!(share < 0.5 && share > least, "{share} {least}");
     check_moments("adaptive", &drawn)
+}
+
+/// ∫ √Var_β(log μ̂/π₀) dβ from N(0, 1) in each coordinate. There log μ̂/π₀ = a x² + b x + c with a = ½(1 − 1/v) and b = m/v, and under N(μ, s) its variance is
+/// 2a²s² + (2aμ + b)²s; the law at β has 1/s = 1 − β + β/v and μ = sβm/v.
+fn path_length() -> f64 {
+    let n = 1000;
+    let rate = |beta: f64| {
+        let of = |(m, v): (&f64, &f64)| {
+            let (a, b, s) = (0.5 * (1.0 - 1.0 / v), m / v, 1.0 / (1.0 - beta + beta / v));
+            let mean = s * beta * m / v;
+            2.0 * a * a * s * s + (2.0 * a * mean + b).powi(2) * s
+        };
+        MEAN.iter().zip(&VARIANCES).map(of).sum::<f64>().sqrt()
+    };
+    (0..n).map(|i| rate((f64::from(i) + 0.5) / f64::from(n))).sum::<f64>() / f64::from(n)
+}
+
+/// Particles that all lie where there is no density end a run at its first level, and settings that no run can keep are told by name.
+#[test]
+fn annealing_refuses_what_cannot_work() -> Outcome {
+    let nowhere = TargetFn::new("nowhere", 3, None, |_: &[f64], score: &mut [f64]| {
+        score.fill(0.0);
+        f64::NEG_INFINITY
+    });
+    let calm = annealed(Resampling::Never)?;
+    let told = |sampler: &Annealed, target: &dyn Target| {
+        sampler.draw(target, 50, Noise::new(0)).err().map(|e| e.to_string()).unwrap_or_default()
+    };
+    let lost = told(&Annealed { temperatures: Temperatures::Adaptive(0.9), ..calm.clone() }, &nowhere);
+    assert!(lost.contains("no particle has a positive weight at a level of 0.000000001"), "{lost}");
+    for share in [0.0, 1.1, f64::NAN] {
+        let message = told(&annealed(Resampling::Below(share))?, &target()?);
+        assert!(message.contains("effective share to resample below must lie in"), "{message}");
+    }
+    let many = Temperatures::Given((1..=100_001).map(|k| f64::from(k) / 100_001.0).collect());
+    let message = told(&Annealed { temperatures: many, ..calm.clone() }, &target()?);
+    assert!(message.contains("number of levels given must lie in [1, 100000]: got 100001"), "{message}");
+    let message = told(&Annealed { moves: 1_000_000, ..calm }, &target()?);
+    assert!(message.contains("moves a level must lie in [1, 42949]"), "{message}");
+    Ok(())
 }
 
 /// Chain i is the same alone and among others, on one thread and on many.
@@ -334,8 +385,11 @@ fn points_outside_the_support_are_never_kept() -> Outcome {
     assert_eq!(inside, 300);
     let smc = Annealed { base, step_size: StepSize::Fixed(0.3), ..annealed(Resampling::Below(0.5))? };
     let log = smc.draw(&half, 4000, Noise::new(2))?.log_normaliser.ok_or("no log Z")?;
-    // Z is half that of N(0, 1), √(2π)/2, by a binomial share of relative error 1/√N.
-    assert!((log - (0.5 * std::f64::consts::TAU.ln() - 2f64.ln())).abs() < 5.0 / 4000f64.sqrt(), "{log}");
+    // Inside, the base is the target: Ẑ is that of N(0, 1), √(2π), times the share of starts inside, and nothing else.
+    let noise = Noise::new(2);
+    let inside = |i: &u32| noise.draws_at(sde_core::noise::Stream::Prior, 0, 0, *i).normal() >= 0.0;
+    let share = (0..4000).filter(inside).count() as f64 / 4000.0;
+    assert!((log - (0.5 * std::f64::consts::TAU.ln() + share.ln())).abs() < 1e-10, "{log}");
     Ok(())
 }
 

@@ -117,6 +117,7 @@ impl VariationalFlow {
             log_normaliser: Some(weights.log_mean().value),
             bound: Some(bound),
             weights: Some(weights),
+            lowest_share: None,
             evaluations: self.steps * self.batch as u64 + samples as u64,
         })
     }

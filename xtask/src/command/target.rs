@@ -165,10 +165,9 @@ fn runs(
     runs
 }
 
-/// The effective share of the weights, over runs.
+/// The effective share of the weights, over runs; the smallest of a run that resamples.
 fn share(runs: &[Drawn]) -> Result<Option<Estimate>> {
-    let shares: Vec<f64> =
-        runs.iter().filter_map(|run| Some(run.weights.as_ref()?.effective_share())).collect();
+    let shares: Vec<f64> = runs.iter().filter_map(Drawn::effective_share).collect();
     Ok(if shares.is_empty() { None } else { Some(Estimate::mean(&shares)?) })
 }
 

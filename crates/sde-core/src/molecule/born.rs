@@ -8,6 +8,8 @@
 //!
 //! Reference: Onufriev, Bashford, Case 2004, doi 10.1002/prot.20033, eq. 2, 4–6; surface term: Schaefer, Bartels, Karplus
 //! 1998, doi 10.1006/jmbi.1998.2172.
+//! Differs: an atom that lies whole inside the sphere of another (ρ̃_i < s_j − r) would add 1/ρ̃_i − 1/(s_j − r) to I_i; that term is left out, for atoms at the
+//! distance of a bond are never that close.
 
 use super::vector::{dot, minus, place, push};
 use crate::{Error, Result};

@@ -89,6 +89,8 @@ struct Cloud {
     points: Points,
     logs: Vec<f64>,
     evaluations: u64,
+    /// The smallest effective share before a resampling.
+    lowest_share: Option<f64>,
 }
 
 /// What the sites of a run's noise are for; those of a pilot lie behind them.
@@ -108,6 +110,7 @@ impl Annealed {
                 in_range("share of effective samples", *share, 0.01, 0.9999).map(|_| ())?
             }
             Temperatures::Given(levels) => {
+                in_range("number of levels given", levels.len() as f64, 1.0, MOST_LEVELS as f64)?;
                 let rising = levels.windows(2).all(|pair| pair[0] < pair[1]);
                 let ends = levels.first().is_some_and(|&b| b > 0.0) && levels.last() == Some(&1.0);
                 if !(rising && ends) {
@@ -126,7 +129,11 @@ impl Annealed {
         in_range("step size", first, f64::MIN_POSITIVE, f64::MAX)?;
         in_range("acceptance to aim at", acceptance, 0.01, 0.999)?;
         in_range("leapfrog steps", self.steps as f64, 1.0, 1e9)?;
-        in_range("moves a level", f64::from(self.moves), 1.0, 1e9)?;
+        // Their product is the address of a move, of 32 bits.
+        in_range("moves a level", f64::from(self.moves), 1.0, f64::from(u32::MAX / MOST_LEVELS as u32))?;
+        if let Resampling::Below(share) = self.resampling {
+            in_range("effective share to resample below", share, f64::MIN_POSITIVE, 1.0)?;
+        }
         if self.needs_pilot() {
             in_range("particles of the pilot run", self.pilot as f64, 8.0, 1e9)?;
         }
@@ -163,7 +170,8 @@ impl Annealed {
     fn run(&self, law: &Law, particles: usize, plan: Option<&Plan>, noise: Noise) -> Result<(Cloud, Plan)> {
         let sites = if plan.is_some() { 0 } else { PILOT };
         let points = Points::at(law.target, self.base.start(particles, noise, sites))?;
-        let mut cloud = Cloud { points, logs: vec![0.0; particles], evaluations: particles as u64 };
+        let mut cloud =
+            Cloud { points, logs: vec![0.0; particles], evaluations: particles as u64, lowest_share: None };
         let mut made = Plan::default();
         let (mut size, goal) = match self.step_size {
             StepSize::Fixed(size) => (size, None),
@@ -181,6 +189,10 @@ impl Annealed {
             };
             cloud.logs.iter_mut().zip(&ratios).for_each(|(log, ratio)| *log += (next - beta) * ratio);
             beta = next;
+            // What weighs nothing never will: levels after this one would end in the same place.
+            if cloud.logs.iter().all(|log| *log == f64::NEG_INFINITY) {
+                return Err(Error::NoWeight { beta });
+            }
             let law = Law { beta, ..*law };
             self.resample(&mut cloud, noise, sites + RESAMPLING, level)?;
             if let Some(plan) = plan {
@@ -189,7 +201,7 @@ impl Annealed {
             let kernel =
                 Move { name: "annealing", steps: self.steps, adjusted: true, jitter: 0.0, mass: &self.mass };
             for i in 0..self.moves {
-                let iteration = (level as u32).wrapping_mul(self.moves).wrapping_add(i);
+                let iteration = level as u32 * self.moves + i;
                 let at = At { noise, site: sites + MOVES, iteration };
                 let rates = kernel.apply(&law, &mut cloud.points, &vec![size; particles], at)?;
                 if let (Some(goal), None) = (goal, plan) {
@@ -208,9 +220,11 @@ impl Annealed {
     fn resample(&self, cloud: &mut Cloud, noise: Noise, site: u32, level: usize) -> Result<()> {
         let Resampling::Below(share) = self.resampling else { return Ok(()) };
         let weights = LogWeights::new(cloud.logs.clone())?;
-        if weights.effective_share() >= share {
+        let found = weights.effective_share();
+        if found >= share {
             return Ok(());
         }
+        cloud.lowest_share = Some(cloud.lowest_share.map_or(found, |lowest| lowest.min(found)));
         let mut draws = noise.draws_at(Stream::Sampler, site, level as u32, 0);
         let before = cloud.points.clone();
         let chosen = weights.resample(before.len(), &mut draws);
@@ -239,6 +253,7 @@ impl Annealed {
             // By Jensen's inequality, for independent weights.
             bound: (never && bound.is_finite()).then_some(bound),
             weights: Some(weights),
+            lowest_share: cloud.lowest_share,
             evaluations: cloud.evaluations + spent,
         })
     }

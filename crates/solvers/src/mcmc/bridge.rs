@@ -148,6 +148,7 @@ pub(super) fn finished(
     Ok(Drawn {
         samples: points.tensor()?,
         weights: None,
+        lowest_share: None,
         log_normaliser: estimate.map(|(log, _)| log.value),
         bound: estimate.map(|(_, bound)| bound).filter(|bound| bound.is_finite()),
         evaluations: evaluations + if estimate.is_some() { points.len() as u64 / 2 } else { 0 },
