@@ -247,7 +247,7 @@ pub fn of_run(run: &Run, noise: Noise, addresses: &[u32], batch: usize, output: 
     if let Some(diffusion) = &run.diffusion
         && is_chain(&run.preset.sampler)?
     {
-        let (steps, lambda) = (diffusion.process.steps(), run.preset.sampler.lambda);
+        let (steps, lambda) = (run.preset.sampler.steps, run.preset.sampler.lambda);
         let x = diffusion.draw((steps, lambda), &run.shape, noise, addresses, batch)?;
         return Ok(Drawn { x, nfe: vec![steps; addresses.len()] });
     }

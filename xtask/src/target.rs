@@ -138,7 +138,16 @@ fn cox(args: &TargetConfig) -> Result<Cox> {
         return Err(Failure::Data(text).into());
     }
     let points: Vec<[f64; 2]> = table.rows().into_iter().map(|row| [row[0], row[1]]).collect();
-    let grid = CoxGrid::published(args.dim.map_or(40, |dim| (dim as f64).sqrt() as usize), points.len());
+    let side = args.dim.map_or(40, usize::isqrt);
+    if let Some(dim) = args.dim.filter(|dim| side * side != *dim) {
+        let text = format!(
+            "the target cox has the cells of a square grid: {} or {}, not {dim}",
+            side.pow(2),
+            (side + 1).pow(2)
+        );
+        return Err(Failure::Usage(text).into());
+    }
+    let grid = CoxGrid::published(side, points.len());
     Ok(Cox::new(grid, &grid.counts(&points)?, true)?)
 }
 

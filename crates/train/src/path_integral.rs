@@ -104,7 +104,7 @@ impl Chain for Paths<'_> {
 
     fn terminal(&self, state: &[Tensor]) -> Result<Tensor> {
         let x = one(state)?;
-        let density = self.bridge.guide(self.target, x)?;
+        let density = self.bridge.density(self.target, x)?;
         // A number whose gradient is the score: the target itself is not on the tape.
         let slope = ((x - x.detach())? * density.score)?.sum(1)?;
         Ok((self.bridge.log_reference(x)? - (density.value + slope)?)?)

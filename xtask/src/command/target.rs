@@ -19,7 +19,7 @@ use crate::output::{Output, save_record};
 use crate::provenance::revision;
 use crate::table::Table;
 use crate::target::baseline::{self, Baselines};
-use crate::target::{self, Chosen, path_integral};
+use crate::target::{self, Chosen, TargetConfig, path_integral};
 
 /// Cells of a picture along a side, and pixels of a cell.
 const PICTURE: (usize, usize) = (160, 3);
@@ -73,8 +73,9 @@ impl Spread {
 
 /// Runs the command.
 pub fn run(args: &TargetArgs, output: Output) -> Result<()> {
-    let chosen = target::find(&args.target())?;
-    let (samplers, settings) = samplers(args, &chosen, output)?;
+    let config = path_integral::target(args)?;
+    let chosen = target::find(&config)?;
+    let (samplers, settings) = samplers(args, &config, &chosen, output)?;
     let truth = chosen.target.log_normaliser().or(args.truth);
     if args.picture.is_some() && chosen.window.is_none() {
         let text = format!("--picture: the target {} is not in the plane", args.name);
@@ -103,7 +104,7 @@ pub fn run(args: &TargetArgs, output: Output) -> Result<()> {
         "target": args.name,
         "dimensions": chosen.target.dim(),
         "sampler": args.sampler,
-        "variance": args.variance,
+        "target_settings": config,
         "settings": settings,
         "runs": args.runs,
         "samples": args.n,
@@ -125,11 +126,12 @@ pub fn run(args: &TargetArgs, output: Output) -> Result<()> {
 /// The samplers of the runs, which take turns, and their settings for the record.
 fn samplers(
     args: &TargetArgs,
+    config: &TargetConfig,
     chosen: &Chosen,
     output: Output,
 ) -> Result<(Vec<Box<dyn TargetSampler>>, Value)> {
     if path_integral::NAMES.contains(&args.sampler.as_str()) {
-        return path_integral::samplers(args, chosen, output);
+        return path_integral::samplers(args, config, chosen, output);
     }
     if let Some(run) = args.trained.first() {
         let text =

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
-use sde_core::noise::{BatchNoise, Noise};
+use sde_core::noise::{BatchNoise, Law, Noise, NormalSource, Stream};
 use sde_core::process::{Ends, Vp};
 use sde_core::{LinearSde, ModelField, TimeGrid};
 use sde_data::{Encoding, Split};
@@ -271,6 +271,19 @@ fn check_sampler(sampler: &SamplerConfig) -> Result<()> {
     Err(Failure::Usage(text).into())
 }
 
+/// The noise of paths, step k at a site of its own: the step of `noise` tells repeats and dequantisations apart.
+struct PathNoise<'a> {
+    noise: &'a BatchNoise,
+    first: usize,
+}
+
+impl NormalSource for PathNoise<'_> {
+    fn normal(&self, step: usize, like: &Tensor) -> sde_core::Result<Tensor> {
+        let (site, dims) = ((self.first + step) as u32, &like.dims()[1..]);
+        self.noise.tensor(Law::Normal, Stream::Sampler, site, dims, like.dtype(), like.device())
+    }
+}
+
 /// The bound of the log density by simulated paths.
 pub struct Bound {
     flow: DiffFlow<Arc<Network>, Arc<Network>>,
@@ -284,7 +297,7 @@ impl PointDensity for Bound {
         let input = x.to_dtype(DType::F32)?.to_device(&self.device)?;
         let mut draws: Vec<Vec<f64>> = Vec::with_capacity(self.draws);
         for draw in 0..self.draws {
-            let paths = sde_core::noise::Shifted { source: noise, by: draw * self.grid.steps() };
+            let paths = PathNoise { noise, first: draw * self.grid.steps() };
             let bound = self.flow.bound(&self.grid, &input, &paths).map_err(|error| match error {
                 sde_train::Error::Core(error) => error,
                 other => sde_core::Error::Model(Box::new(other)),

@@ -100,15 +100,7 @@ pub struct Opened {
 /// Where there is no such run, or it is of another method.
 pub fn open(run: &Path, device: &Device, output: Output) -> Result<Opened> {
     let path = locate(Some(run))?;
-    let source = Source::read(&path.join("config.toml"))?;
-    if source.method() != Some(NAME) {
-        let text = format!(
-            "{}: this run is no path integral sampler; `train pis-mixture` makes one",
-            path.display()
-        );
-        return Err(Failure::Usage(text).into());
-    }
-    let preset: PathIntegralPreset = source.parse()?;
+    let preset = preset_of(&path)?;
     let latest = checkpoint::latest(&path.join("checkpoints"))?;
     for (skipped, why) in &latest.skipped {
         output.say(format!("passing over {}: {why}", skipped.display()));
@@ -131,6 +123,26 @@ pub fn open(run: &Path, device: &Device, output: Output) -> Result<Opened> {
         "weights_sha256": weights_hash(&weights)?,
     });
     Ok(Opened { sampler: Box::new(sampler), preset, origin })
+}
+
+/// What a run was trained for.
+///
+/// # Errors
+/// As [`open`].
+pub fn target_of(run: &Path) -> Result<TargetConfig> {
+    Ok(preset_of(&locate(Some(run))?)?.target)
+}
+
+fn preset_of(path: &Path) -> Result<PathIntegralPreset> {
+    let source = Source::read(&path.join("config.toml"))?;
+    if source.method() != Some(NAME) {
+        let text = format!(
+            "{}: this run is no path integral sampler; `train pis-mixture` makes one",
+            path.display()
+        );
+        return Err(Failure::Usage(text).into());
+    }
+    source.parse()
 }
 
 /// A preset as a method.

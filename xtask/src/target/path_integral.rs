@@ -5,17 +5,45 @@ use sde_core::target::{Bridge, FollmerDrift, TargetSampler};
 use sde_solvers::PathIntegral;
 use serde_json::{Value, json};
 
-use super::Chosen;
+use super::{Chosen, TargetConfig};
 use crate::cli::{DeviceArg, TargetArgs, Train};
 use crate::command::fit_preset;
 use crate::config::Source;
 use crate::device;
 use crate::exit::Failure;
-use crate::method::path_integral::{PathIntegralPreset, open};
+use crate::method::path_integral::{PathIntegralPreset, open, target_of};
 use crate::output::Output;
 
 /// Their names.
 pub const NAMES: &[&str] = &["pis-grad", "pis-nn", "pis-gt"];
+
+/// The target of `args`, or of the run of `--run`, which knows it already.
+///
+/// # Errors
+/// Where `args` tell something else than the run.
+pub fn target(args: &TargetArgs) -> Result<TargetConfig> {
+    let asked = args.target();
+    let Some(run) = args.trained.first() else { return Ok(asked) };
+    let trained = target_of(run)?;
+    let differs = [
+        ("the target", asked.name != trained.name),
+        ("--dim", asked.dim.is_some() && asked.dim != trained.dim),
+        ("--variance", asked.variance.is_some() && asked.variance != trained.variance),
+        ("--points", asked.points.is_some() && asked.points != trained.points),
+        ("--vae", asked.vae.is_some() && asked.vae != trained.vae),
+        ("--image", asked.image.is_some() && asked.image != trained.image),
+    ];
+    match differs.iter().find(|(_, differs)| *differs) {
+        None => Ok(trained),
+        Some((what, _)) => {
+            let text = format!(
+                "--run {}: {what} is another than the run was trained for; leave it out, or train another run",
+                run.display()
+            );
+            Err(Failure::Usage(text).into())
+        }
+    }
+}
 
 /// The samplers of `args`, and what the record says of them.
 ///
@@ -23,41 +51,41 @@ pub const NAMES: &[&str] = &["pis-grad", "pis-nn", "pis-gt"];
 /// For a run of another target, and a target for which there is no preset or no best control.
 pub fn samplers(
     args: &TargetArgs,
+    target: &TargetConfig,
     chosen: &Chosen,
     output: Output,
 ) -> Result<(Vec<Box<dyn TargetSampler>>, Value)> {
+    if let Some(key) = args.sets.iter().find(|set| set.starts_with("target.")) {
+        let text =
+            format!("--set {key}: the target is told by options of its own, such as --dim or --variance");
+        return Err(Failure::Usage(text).into());
+    }
     if args.sampler == "pis-gt" {
         return best(args, chosen);
     }
     let mut paths = args.trained.clone();
     if paths.is_empty() {
         paths.push(fit_preset(&training(args), output)?.0);
+    } else if let Some(set) = args.sets.first() {
+        let text = format!("--set {set}: a run of --run is trained already; set it in `train`");
+        return Err(Failure::Usage(text).into());
+    } else if args.runs < paths.len() {
+        let text = format!("--runs {}: fewer than the {} trained ones of --run", args.runs, paths.len());
+        return Err(Failure::Usage(text).into());
     }
+    let trained_now = args.trained.is_empty();
     let device = device::select("cpu", output)?;
     let mut samplers = Vec::new();
     let mut origins = Vec::new();
     for path in &paths {
         let opened = open(path, &device, output)?;
-        if opened.preset.target.name != args.name || opened.sampler.name() != args.sampler {
+        if opened.sampler.name() != args.sampler || !trained_now && opened.preset.target != *target {
             let text = format!(
-                "--run {}: this is {} for the target {}, asked for is {} for {}",
+                "--run {}: this is {} for another target, or the same with other settings, than {} for {}",
                 path.display(),
                 opened.sampler.name(),
-                opened.preset.target.name,
                 args.sampler,
                 args.name
-            );
-            return Err(Failure::Usage(text).into());
-        }
-        let (trained, asked) = (&opened.preset.target, args.target());
-        if (trained.dim, trained.variance) != (asked.dim, asked.variance) {
-            let text = format!(
-                "--run {}: it was trained for --dim {:?} --variance {:?}, asked for is {:?}, {:?}",
-                path.display(),
-                trained.dim,
-                trained.variance,
-                asked.dim,
-                asked.variance
             );
             return Err(Failure::Usage(text).into());
         }

@@ -69,9 +69,21 @@ impl Bridge {
     /// # Errors
     /// When the target's density or score is not finite.
     pub fn guide(&self, target: &dyn Target, x: &Tensor) -> Result<LogDensity> {
+        let LogDensity { value, score } = self.density(target, x)?;
+        Ok(LogDensity { value, score: score.clamp(-self.clip, self.clip)? })
+    }
+
+    /// log μ̂ and ∇ log μ̂ as they are, of the type and place of `x`, and constants to differentiation.
+    ///
+    /// # Shapes
+    /// As [`Bridge::guide`].
+    ///
+    /// # Errors
+    /// As [`Bridge::guide`].
+    pub fn density(&self, target: &dyn Target, x: &Tensor) -> Result<LogDensity> {
         let host = x.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
         let LogDensity { value, score } = target.finite_log_density(&host)?;
         let here = |y: &Tensor| y.to_dtype(x.dtype())?.to_device(x.device());
-        Ok(LogDensity { value: here(&value)?, score: here(&score.clamp(-self.clip, self.clip)?)? })
+        Ok(LogDensity { value: here(&value)?, score: here(&score)? })
     }
 }

@@ -1,6 +1,6 @@
 //! `compare --seeds`: runs that differ in their seed alone are samples of one training; means over them, with what the seed does to each number.
 //!
-//! The runs of a preset are one group, in the order in which the presets come. The error of a mean is `s/√n` over its runs, and so holds what seeds,
+//! Runs of one configuration, so far as it bears on the weights, are one group, named by its preset, or where a preset was changed by its first run. The error of a mean is `s/√n` over its runs, and so holds what seeds,
 //! held-out examples and estimators do together. A group is compared with the first over the seeds that both have, run by run, by Student's t.
 
 use std::collections::BTreeMap;
@@ -10,9 +10,11 @@ use sde_eval::{ErrorBar, Estimate, two_sided};
 use serde_json::{Value, json};
 
 use super::{probability, signed};
-use crate::command::train::seed_of;
+use crate::command::train::{bearing, seed_of};
+use crate::config::Source;
 use crate::exit::Failure;
 use crate::figures::with_error;
+use crate::method;
 use crate::output::Output;
 use crate::provenance::revision;
 use crate::records::{Records, metrics};
@@ -21,6 +23,8 @@ use crate::table::Table;
 /// The runs of one configuration.
 struct Group<'a> {
     name: String,
+    /// What bears on the weights.
+    bearing: Value,
     /// By seed.
     runs: BTreeMap<u64, &'a Records>,
 }
@@ -71,21 +75,24 @@ pub fn run(runs: &[Records], markdown: bool, output: Output) -> Result<()> {
     output.result(text.join("\n"), &record)
 }
 
-/// The runs by preset, in the order in which the presets come.
+/// The runs by configuration, in the order in which these come.
 fn grouped(runs: &[Records]) -> Result<Vec<Group<'_>>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     for run in runs {
         let seed = seed_of(&run.path)?;
-        let place = match groups.iter().position(|group| group.name == run.preset()) {
+        let bearing = bearing(method::of(&Source::read(&run.path.join("config.toml"))?)?.as_ref())?;
+        let place = match groups.iter().position(|group| group.bearing == bearing) {
             Some(place) => place,
             None => {
-                groups.push(Group { name: run.preset().to_owned(), runs: BTreeMap::new() });
+                let taken = groups.iter().any(|group| group.name == run.preset());
+                let name = if taken { run.path.display().to_string() } else { run.preset().to_owned() };
+                groups.push(Group { name, bearing, runs: BTreeMap::new() });
                 groups.len() - 1
             }
         };
         if let Some(other) = groups[place].runs.insert(seed, run) {
             let text = format!(
-                "{} and {} are both of {}, seed {seed}: with --seeds every run of a preset has a seed of its own",
+                "{} and {} are both of {}, seed {seed}: with --seeds every run of a configuration has a seed of its own",
                 other.path.display(),
                 run.path.display(),
                 run.preset()

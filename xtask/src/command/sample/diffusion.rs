@@ -59,7 +59,7 @@ struct Made {
 /// Draws by the backward chain, and writes what was drawn.
 pub fn run(args: &Sample, run: &Run, diffusion: &Diffusion, output: Output) -> Result<()> {
     let sampler = &run.preset.sampler;
-    let steps = args.steps.unwrap_or(diffusion.process.steps());
+    let steps = args.steps.unwrap_or(sampler.steps);
     let made = make(args, run, diffusion, (steps, sampler.lambda))?;
     let out = args.out.clone().unwrap_or_else(|| run.path.join("samples").join(format!("em-{steps}")));
     let mut files = save(run, &made.x, &out, output)?;

@@ -29,9 +29,10 @@ impl TimeDifference {
     /// [`Error::Config`] for a time outside the process, or that its clock does not reach.
     pub fn new(sde: &dyn LinearSde, t: f64, step: RateStep) -> Result<Self> {
         let span = sde.span();
+        // Times below that of likelihood are a training's own choice; a difference then starts there.
         let (from, to) = (span.likelihood.min(t), span.end);
-        if !(t >= from && t <= to && sde.clock(t).is_finite()) {
-            let expected = format!("within ({}, {to}], where there is signal and noise", span.likelihood);
+        if !(t > 0.0 && t <= to && sde.clock(t).is_finite()) {
+            let expected = format!("within (0, {to}], where there is signal and noise");
             return Err(Error::config("loss.time", expected, t));
         }
         Ok(match step {
