@@ -8,6 +8,7 @@
 //! - [`Order`] shuffles by (seed, epoch) without state, [`Prefetch`] prepares batches ahead.
 //! - [`digits`](fn@digits) are built in; [`named`] finds MNIST, Fashion-MNIST and CIFAR-10 on the disk, or
 //!   fetches them (feature `hub`); [`read`] holds the readers.
+//! - [`Tabular`] are the tables that density estimators are compared on, with stand-ins.
 //! - [`alanine_dipeptide`] is built in, too; [`read::amber`] reads other molecules.
 //! - [`Picture`] draws sheets of images, maps and clouds of points.
 //!
@@ -30,6 +31,7 @@ mod picture;
 mod points;
 mod prefetch;
 pub mod read;
+mod tabular;
 mod toy;
 
 pub use affine::Affine;
@@ -44,6 +46,7 @@ pub use order::Order;
 pub use picture::Picture;
 pub use points::Points;
 pub use prefetch::Prefetch;
+pub use tabular::{Tables, Tabular};
 pub use toy::{Toy, ToySet};
 
 /// The snippet of the crate's README, run as a test.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use sde_data::named::Named;
 use sde_data::{
-    Augmentation, Augmented, Dataset, Encoding, Images, Points, Range, Split, Toy, ToySet, digits, read,
+    Augmentation, Augmented, Dataset, Encoding, Images, Points, Range, Split, Tabular, Toy, ToySet, digits,
+    read,
 };
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +19,7 @@ use crate::output::Output;
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// `digits`, `mnist`, `fashion-mnist`, `cifar10`, a synthetic set, or `folder`, `npy`, `csv`, `parquet` with a path.
+    /// `digits`, `mnist`, `fashion-mnist`, `cifar10`, a synthetic set, a table or its stand-in, or `folder`, `npy`, `csv`, `parquet` with a path.
     pub name: String,
     /// Where it is, if not in its own folder under `datasets`; for `folder` and the formats the training data.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,7 +87,8 @@ pub enum Use {
 impl DataConfig {
     /// A split; `seed` draws the points of a synthetic set.
     pub fn load(&self, split: Split, purpose: Use, seed: u64, output: Output) -> Result<Loaded> {
-        let of_points = ["npy", "csv"].into_iter().chain(Toy::names()).any(|name| name == self.name);
+        let of_points =
+            ["npy", "csv"].into_iter().chain(tables()).chain(Toy::names()).any(|name| name == self.name);
         if of_points && self.augment.is_some() {
             let text = format!("data.augment is for images; `{}` has points", self.name);
             return Err(Failure::Config(text).into());
@@ -95,6 +97,9 @@ impl DataConfig {
             let set = ToySet::new(Toy::by_name(&self.name)?, seed, split, self.points);
             let toy = Some(Toy::by_name(&self.name)?);
             return Ok(Loaded { set: Arc::new(set), toy });
+        }
+        if let Some(table) = self.table(split, seed)? {
+            return Ok(Loaded { set: Arc::new(table), toy: None });
         }
         let images = match self.name.as_str() {
             "folder" => read::folder::read_folder(self.file(split)?, read::Channels::Rgb, [255; 3])?.0,
@@ -112,6 +117,22 @@ impl DataConfig {
             purpose,
             self.augment.filter(|_| split == Split::Train && purpose == Use::Training),
         )
+    }
+
+    /// Rows of a table that goes by name, or of its stand-in.
+    fn table(&self, split: Split, seed: u64) -> Result<Option<Points>> {
+        let by_name = |set: &Tabular| self.name == set.name() || self.name == set.stand_in_name();
+        let Some(set) = Tabular::ALL.into_iter().find(by_name) else { return Ok(None) };
+        let tables = if self.name == set.name() {
+            let folder = self.path.clone().unwrap_or_else(|| Path::new("datasets").join(set.name()));
+            set.load(&folder)?
+        } else {
+            set.stand_in(seed, self.points)?
+        };
+        Ok(Some(match split {
+            Split::Train => tables.train,
+            Split::Test => tables.test,
+        }))
     }
 
     /// The shape of one example and what its numbers are for a likelihood; without the data where its name says both.
@@ -212,7 +233,12 @@ pub fn named(
 /// The data sets of images that go by a name of their own.
 pub const IMAGE_SETS: [&str; 4] = ["digits", "mnist", "fashion-mnist", "cifar10"];
 
+/// Tables and their stand-ins.
+fn tables() -> impl Iterator<Item = &'static str> {
+    Tabular::ALL.into_iter().flat_map(|set| [set.name(), set.stand_in_name()])
+}
+
 fn known() -> Vec<&'static str> {
     let formats = ["digits", "mnist", "fashion-mnist", "cifar10", "folder", "parquet", "npy", "csv"];
-    formats.into_iter().chain(Toy::names()).collect()
+    formats.into_iter().chain(tables()).chain(Toy::names()).collect()
 }
