@@ -41,6 +41,16 @@ impl ReverseDivergence<'_> {
         Ok((((standard_normal_log(z)? - log_determinant)? - log_target)?, points))
     }
 
+    /// log μ̂(x) − log q(x) of x = T(z), and the points: where there is no density, −∞.
+    fn log_weights(&self, z: &Tensor) -> Result<(Vec<f64>, Tensor)> {
+        let Mapped { points, log_determinant } = self.flow.forward(z)?;
+        let points = points.detach().to_dtype(DType::F64)?.to_device(&Device::Cpu)?;
+        let law = (standard_normal_log(z)? - log_determinant)?.detach().to_dtype(DType::F64)?;
+        let (law, found) = (law.to_vec1::<f64>()?, self.target.log_density(&points)?.value.to_vec1::<f64>()?);
+        let log = |(found, law): (f64, f64)| if found.is_nan() { f64::NEG_INFINITY } else { found - law };
+        Ok((found.into_iter().zip(law).map(log).collect(), points))
+    }
+
     fn noise(&self, noise: &BatchNoise, stream: Stream, dtype: DType, device: &Device) -> Result<Tensor> {
         Ok(noise.tensor(Law::Normal, stream, 0, &[self.flow.dim()], dtype, device)?)
     }
@@ -77,6 +87,9 @@ impl VariationalFlow {
         if self.batch == 0 {
             return Err(Error::config("batch", "positive", 0));
         }
+        if self.clip.is_nan() || self.clip <= 0.0 {
+            return Err(Error::config("clip", "positive", self.clip));
+        }
         let build = |b: &sde_nets::Builder| CouplingFlow::new(b, &self.flow, target.dim());
         let (flow, params) = Params::initialise(noise, DType::F64, &Device::Cpu, build)?;
         let mut adam = Adam::new(self.optimiser, &params)?;
@@ -105,17 +118,20 @@ impl VariationalFlow {
     }
 
     fn drawn(&self, target: &dyn Target, samples: usize, noise: Noise) -> Result<Drawn> {
+        if samples == 0 || samples > u32::MAX as usize {
+            return Err(Error::config("samples", format!("from 1 to {}", u32::MAX), samples));
+        }
         let flow = self.fitted(target, noise)?;
         let objective = ReverseDivergence { flow: &flow, target };
         let here = BatchNoise::new(noise, 0, 0..samples as u32);
         let z = objective.noise(&here, Stream::Prior, DType::F64, &Device::Cpu)?;
-        let (gap, points) = objective.gap(&z)?;
-        let weights = LogWeights::new(gap.detach().neg()?.to_vec1()?)?;
+        let (logs, points) = objective.log_weights(&z)?;
+        let weights = LogWeights::new(logs)?;
         let bound = weights.logs().iter().sum::<f64>() / samples.max(1) as f64;
         Ok(Drawn {
-            samples: points.detach(),
+            samples: points,
             log_normaliser: Some(weights.log_mean().value),
-            bound: Some(bound),
+            bound: bound.is_finite().then_some(bound),
             weights: Some(weights),
             lowest_share: None,
             evaluations: self.steps * self.batch as u64 + samples as u64,

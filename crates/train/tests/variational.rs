@@ -85,3 +85,26 @@ fn log_z_of_a_gaussian() -> Outcome {
     assert!(target.log_normaliser() == Some(3.5));
     Ok(())
 }
+
+/// On a half line half of the draws of N(0, I) weigh nothing, and the others say Z = √(2π)/2: the final draw takes what no gradient could.
+#[test]
+fn draws_without_density_weigh_nothing() -> Outcome {
+    let half = TargetFn::new("half", 2, None, |x: &[f64], score: &mut [f64]| {
+        score.iter_mut().zip(x).for_each(|(s, x)| *s = -x);
+        if x[0] < 0.0 { f64::NAN } else { -0.5 * (x[0] * x[0] + x[1] * x[1]) }
+    });
+    let drawn = sampler(0).draw(&half, 4000, Noise::new(5))?;
+    let expected = std::f64::consts::TAU.ln() - 2f64.ln();
+    // A share of one half has the relative error 1/√N.
+    let log = drawn.log_normaliser.ok_or("no log Z")?;
+    assert!((log - expected).abs() < 5.0 / 4000f64.sqrt() && drawn.bound.is_none(), "{log} {expected}");
+    let message = |sampler: VariationalFlow, samples| {
+        sampler.draw(&half, samples, Noise::new(5)).err().map(|e| e.to_string()).unwrap_or_default()
+    };
+    for clip in [0.0, -1.0, f64::NAN] {
+        let found = message(VariationalFlow { clip, ..sampler(0) }, 10);
+        assert!(found.contains("clip") && found.contains("positive"), "{found}");
+    }
+    assert!(message(sampler(0), 0).contains("samples"));
+    Ok(())
+}
