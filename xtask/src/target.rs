@@ -121,6 +121,19 @@ pub fn find(args: &TargetConfig) -> Result<Chosen> {
     }
 }
 
+/// The dimension of a target, also where what it is made of is not told yet.
+///
+/// # Errors
+/// As [`find`].
+pub fn dimension(config: &TargetConfig) -> Result<usize> {
+    match config.name.as_str() {
+        "cox" if config.points.is_none() => Ok(config.dim.unwrap_or(1600)),
+        // That of the preset vae-digits.
+        "vae" if config.vae.is_none() => Ok(10),
+        _ => Ok(find(config)?.target.dim()),
+    }
+}
+
 fn nine_modes() -> Result<Mixture> {
     let places = [-5.0, 0.0, 5.0];
     let means: Vec<Vec<f64>> = places.iter().flat_map(|&a| places.iter().map(move |&b| vec![a, b])).collect();

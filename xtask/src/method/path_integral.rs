@@ -206,7 +206,7 @@ impl Method for PathIntegralMethod {
     }
 
     fn facts(&self, _: Output) -> Result<Facts> {
-        let dim = target::find(&self.0.target)?.target.dim();
+        let dim = target::dimension(&self.0.target)?;
         let horizon = self.0.process.horizon;
         let parameters = count_parameters(|b| ControlNet::new(b, &self.0.net, dim, horizon))?;
         let line = format!("of a control in {dim} dimensions");

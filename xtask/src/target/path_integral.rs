@@ -25,8 +25,12 @@ pub fn target(args: &TargetArgs) -> Result<TargetConfig> {
     let asked = args.target();
     let Some(run) = args.trained.first() else { return Ok(asked) };
     let trained = target_of(run)?;
+    if asked.name != trained.name {
+        let text =
+            format!("--run {}: a run for the target {}, not {}", run.display(), trained.name, asked.name);
+        return Err(Failure::Usage(text).into());
+    }
     let differs = [
-        ("the target", asked.name != trained.name),
         ("--dim", asked.dim.is_some() && asked.dim != trained.dim),
         ("--variance", asked.variance.is_some() && asked.variance != trained.variance),
         ("--points", asked.points.is_some() && asked.points != trained.points),

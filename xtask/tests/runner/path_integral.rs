@@ -65,7 +65,7 @@ fn controls_that_do_not_fit_are_refused() {
     let place = Place::new();
     place.run(&format!("{SMALL} --out control --steps 2"));
     for (line, expected) in [
-        ("target mixture --sampler pis-grad --run control", "for the target gaussian"),
+        ("target mixture --sampler pis-grad --run control", "a run for the target gaussian, not mixture"),
         ("target gaussian --sampler pis-nn --run control", "this is pis-grad"),
         ("target funnel --sampler pis-gt", "the best control is known for mixtures of Gaussians"),
         ("sample control", "needs a score model"),

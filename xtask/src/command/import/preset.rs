@@ -124,7 +124,11 @@ fn score_sde(args: &Import, checkpoint: &Value, output: Output) -> Result<Import
 fn fitting(checkpoint: &Value, output: Output) -> Result<String> {
     let mut fitting = Vec::new();
     for name in names() {
-        let preset = Source::find(name)?.score()?;
+        let source = Source::find(name)?;
+        if source.method().is_some() {
+            continue;
+        }
+        let preset = source.score()?;
         let NetConfig::Unet(net) = &preset.net else { continue };
         let (shape, _) = preset.data.facts(output)?;
         if score_sde::check(checkpoint, net, &shape).is_ok() {
