@@ -47,7 +47,7 @@ pub fn time_nodes(sde: &dyn LinearSde, (from, to): (f64, f64), panels: usize) ->
         .collect())
 }
 
-/// L[s] of each state, exactly, by as many vector–Jacobian products as there are dimensions.
+/// `L[s]` of each state, exactly, by as many vector–Jacobian products as there are dimensions.
 ///
 /// # Shapes
 /// `u` `[B, …]` f64.
