@@ -13,9 +13,9 @@ use std::sync::Arc;
 use anyhow::Result;
 use candle_core::Device;
 use sde_data::Dataset;
-use sde_nets::Params;
+use sde_nets::{Params, Weights};
 use sde_train::{Objective, State, TrainConfig};
-use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::config::{Preset, Source, did_you_mean, nearest};
@@ -150,7 +150,45 @@ pub fn score(preset: &Preset) -> impl Method {
     score::Score::new(preset.clone())
 }
 
-/// A configuration as TOML.
-pub fn toml_of(preset: &impl Serialize) -> Result<String> {
-    Ok(toml::to_string(preset)?)
+/// The preset in a run's directory, of `method`; `what` ends "this run is no …".
+fn of_run<P: DeserializeOwned>(path: &Path, method: &str, what: &str) -> Result<P> {
+    let source = Source::read(&path.join("config.toml"))?;
+    if source.method() != Some(method) {
+        return Err(Failure::Usage(format!("{}: this run is no {what}", path.display())).into());
+    }
+    source.parse()
 }
+
+/// The weights that samples are drawn with: the first average, if there is one.
+fn sampled_weights(state: &State) -> Result<Weights> {
+    Ok(match state.averages().first() {
+        Some(average) => average.to_weights()?,
+        None => state.params().to_weights()?,
+    })
+}
+
+/// What every [`Method`] tells of its preset, a field of it.
+macro_rules! tells_its_preset {
+    ($preset:tt) => {
+        fn name(&self) -> &str {
+            &self.$preset.name
+        }
+
+        fn about(&self) -> &str {
+            &self.$preset.about
+        }
+
+        fn train(&self) -> &sde_train::TrainConfig {
+            &self.$preset.train
+        }
+
+        fn to_toml(&self) -> anyhow::Result<String> {
+            Ok(toml::to_string(&self.$preset)?)
+        }
+
+        fn to_value(&self) -> anyhow::Result<serde_json::Value> {
+            Ok(serde_json::to_value(&self.$preset)?)
+        }
+    };
+}
+use tells_its_preset;

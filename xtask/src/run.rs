@@ -8,8 +8,9 @@ use candle_core::{DType, Device};
 use sde_core::{LinearSde, MixedScore, Model, ModelField, ModelMoments, state_shape};
 use sde_data::{Encoding, Range};
 use sde_nets::{Builder, SecondHead, Weights};
+use sde_train::checkpoint::{self, Checkpoint};
 use sde_train::hash::weights_hash;
-use sde_train::{TrainConfig, WEIGHTS, checkpoint, ema_file, newest_run};
+use sde_train::{TrainConfig, WEIGHTS, ema_file, newest_run};
 use serde_json::{Value, json};
 
 use crate::build::learned;
@@ -115,6 +116,51 @@ pub fn weights_file(train: &TrainConfig, name: Option<&str>) -> Result<(String, 
     }
 }
 
+/// The weights of a run at its latest checkpoint that verifies.
+pub struct Saved {
+    /// Which of its weights they are.
+    pub label: String,
+    /// The weights.
+    pub weights: Weights,
+    /// What else the checkpoint holds.
+    pub checkpoint: Checkpoint,
+}
+
+impl Saved {
+    /// Reads them; `name` is as of [`weights_file`].
+    ///
+    /// # Errors
+    /// Where there is no checkpoint that verifies, or no such weights.
+    pub fn latest(path: &Path, train: &TrainConfig, name: Option<&str>, output: Output) -> Result<Self> {
+        let latest = checkpoint::latest(&path.join("checkpoints"))?;
+        for (skipped, why) in &latest.skipped {
+            output.say(format!("passing over {}: {why}", skipped.display()));
+        }
+        let checkpoint = latest
+            .checkpoint
+            .ok_or_else(|| Failure::Usage(format!("{}: this run has no checkpoint yet", path.display())))?;
+        let (label, file) = weights_file(train, name)?;
+        let weights = checkpoint.weights(&file)?;
+        Ok(Self { label, weights, checkpoint })
+    }
+
+    /// The seed that the run was trained with.
+    pub fn seed(&self) -> u64 {
+        self.checkpoint.manifest().origin.seed
+    }
+
+    /// What records of the run begin with.
+    pub fn origin(&self, path: &Path, preset: &str) -> Result<Value> {
+        Ok(json!({
+            "run": path.display().to_string(),
+            "preset": preset,
+            "step": self.checkpoint.manifest().step,
+            "weights": self.label,
+            "weights_sha256": weights_hash(&self.weights)?,
+        }))
+    }
+}
+
 impl Run {
     /// Opens the run named, or the newest, as a command line says; `edit` changes settings before `--set` does.
     pub fn of_command(
@@ -174,28 +220,15 @@ impl Run {
         device: &Device,
         output: Output,
     ) -> Result<Self> {
-        let latest = checkpoint::latest(&path.join("checkpoints"))?;
-        for (skipped, why) in &latest.skipped {
-            output.say(format!("passing over {}: {why}", skipped.display()));
-        }
-        let saved = latest
-            .checkpoint
-            .ok_or_else(|| Failure::Usage(format!("{}: this run has no checkpoint yet", path.display())))?;
-        let (label, file) = weights_file(&preset.train, weights)?;
-        let tensors = saved.weights(&file)?;
+        let saved = Saved::latest(&path, &preset.train, weights, output)?;
         let facts = preset.data.facts(output)?;
-        let origin = json!({
-            "run": path.display().to_string(),
-            "preset": preset.name,
-            "step": saved.manifest().step,
-            "weights": label,
-            "weights_sha256": weights_hash(&tensors)?,
-        });
-        output.say(format!("{}: step {}, {label} weights", path.display(), saved.manifest().step));
-        let seed = saved.manifest().origin.seed;
+        let origin = saved.origin(&path, &preset.name)?;
+        let step = saved.checkpoint.manifest().step;
+        output.say(format!("{}: step {step}, {} weights", path.display(), saved.label));
+        let (seed, tensors) = (saved.seed(), &saved.weights);
         match flow {
-            Some(flow) => flow.open(path, facts, &tensors, seed, device, origin),
-            None => Self::of_weights(path, preset, facts, &tensors, seed, device, origin),
+            Some(flow) => flow.open(path, facts, tensors, seed, device, origin),
+            None => Self::of_weights(path, preset, facts, tensors, seed, device, origin),
         }
     }
 

@@ -53,56 +53,28 @@ pub trait Model {
     }
 }
 
-impl<M: Model + ?Sized> Model for &M {
-    fn prediction(&self) -> Prediction {
-        (**self).prediction()
-    }
-    fn forward(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
-        (**self).forward(x, t, pass)
-    }
-    fn forward_with_second(
-        &self,
-        x: &Tensor,
-        t: &Tensor,
-        pass: Pass<'_>,
-    ) -> Result<(Tensor, Option<Tensor>)> {
-        (**self).forward_with_second(x, t, pass)
-    }
+/// A pointer to a model is that model.
+macro_rules! points_to_model {
+    ($($pointer:ty),*) => {$(
+        impl<M: Model + ?Sized> Model for $pointer {
+            fn prediction(&self) -> Prediction {
+                (**self).prediction()
+            }
+            fn forward(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
+                (**self).forward(x, t, pass)
+            }
+            fn forward_with_second(
+                &self,
+                x: &Tensor,
+                t: &Tensor,
+                pass: Pass<'_>,
+            ) -> Result<(Tensor, Option<Tensor>)> {
+                (**self).forward_with_second(x, t, pass)
+            }
+        }
+    )*};
 }
-
-impl<M: Model + ?Sized> Model for Box<M> {
-    fn prediction(&self) -> Prediction {
-        (**self).prediction()
-    }
-    fn forward(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
-        (**self).forward(x, t, pass)
-    }
-    fn forward_with_second(
-        &self,
-        x: &Tensor,
-        t: &Tensor,
-        pass: Pass<'_>,
-    ) -> Result<(Tensor, Option<Tensor>)> {
-        (**self).forward_with_second(x, t, pass)
-    }
-}
-
-impl<M: Model + ?Sized> Model for Arc<M> {
-    fn prediction(&self) -> Prediction {
-        (**self).prediction()
-    }
-    fn forward(&self, x: &Tensor, t: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
-        (**self).forward(x, t, pass)
-    }
-    fn forward_with_second(
-        &self,
-        x: &Tensor,
-        t: &Tensor,
-        pass: Pass<'_>,
-    ) -> Result<(Tensor, Option<Tensor>)> {
-        (**self).forward_with_second(x, t, pass)
-    }
-}
+points_to_model!(&M, Box<M>, Arc<M>);
 
 /// A prediction as a function of state and time, as a sampler sees it.
 pub trait Field {

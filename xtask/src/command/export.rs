@@ -7,7 +7,6 @@ use anyhow::{Context, Result};
 use sde_nets::pretrained::diffusers::{self, Schedule};
 use sde_nets::pretrained::single_file::{self, Card};
 use sde_nets::{NetConfig, Weights};
-use sde_train::checkpoint;
 use sde_train::hash::weights_hash;
 use serde_json::json;
 
@@ -17,7 +16,7 @@ use crate::config::{Preset, Source};
 use crate::exit::Failure;
 use crate::output::Output;
 use crate::provenance::revision;
-use crate::run::{locate, weights_file};
+use crate::run::{Saved, locate};
 
 const FORMATS: &[&str] = &["single", "diffusers"];
 
@@ -46,15 +45,8 @@ pub fn run(args: &Export, output: Output) -> Result<()> {
         );
         return Err(Failure::Config(text).into());
     }
-    let latest = checkpoint::latest(&path.join("checkpoints"))?;
-    for (skipped, why) in &latest.skipped {
-        output.say(format!("passing over {}: {why}", skipped.display()));
-    }
-    let saved = latest
-        .checkpoint
-        .ok_or_else(|| Failure::Usage(format!("{}: this run has no checkpoint yet", path.display())))?;
-    let (label, file) = weights_file(&preset.train, args.weights.as_deref())?;
-    let weights = saved.weights(&file)?;
+    let Saved { label, weights, checkpoint: saved } =
+        Saved::latest(&path, &preset.train, args.weights.as_deref(), output)?;
     let (data, _) = preset.data.facts(output)?;
     let shape = preset.process.state_shape(&data)?;
     let step = saved.manifest().step;

@@ -19,7 +19,7 @@ use sde_train::{DiffFlow, DiffFlowConfig, State, TrainConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Facts, Method, Parts, Running, toml_of};
+use super::{Facts, Method, Parts, Running, sampled_weights, tells_its_preset};
 use crate::build::{DataConfig, LikelihoodConfig, LossConfig, ProcessConfig, SamplerConfig, Use};
 use crate::command::picture;
 use crate::config::Preset;
@@ -173,25 +173,7 @@ impl DiffFlowPreset {
 pub struct DiffFlowMethod(pub DiffFlowPreset);
 
 impl Method for DiffFlowMethod {
-    fn name(&self) -> &str {
-        &self.0.name
-    }
-
-    fn about(&self) -> &str {
-        &self.0.about
-    }
-
-    fn train(&self) -> &TrainConfig {
-        &self.0.train
-    }
-
-    fn to_toml(&self) -> Result<String> {
-        toml_of(&self.0)
-    }
-
-    fn to_value(&self) -> Result<Value> {
-        Ok(serde_json::to_value(&self.0)?)
-    }
+    tells_its_preset!(0);
 
     fn check(&self) -> Result<()> {
         self.0.train.check()?;
@@ -217,10 +199,7 @@ impl Method for DiffFlowMethod {
     }
 
     fn sheet(&self, state: &State, running: &Running<'_>) -> Result<()> {
-        let weights = match state.averages().first() {
-            Some(average) => average.to_weights()?,
-            None => state.params().to_weights()?,
-        };
+        let weights = sampled_weights(state)?;
         let facts = (running.data.shape().to_vec(), running.data.encoding());
         let run = self.0.open(
             running.directory.clone(),

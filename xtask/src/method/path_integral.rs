@@ -13,16 +13,13 @@ use sde_data::{Picture, Points};
 use sde_nets::{ControlConfig, ControlNet, Params, Weights, count_parameters};
 use sde_solvers::PathIntegral;
 use sde_train::adjoint::Route;
-use sde_train::hash::weights_hash;
-use sde_train::{PathCost, State, TrainConfig, checkpoint};
+use sde_train::{PathCost, State, TrainConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Facts, Method, Parts, Running, toml_of};
-use crate::config::Source;
-use crate::exit::Failure;
+use super::{Facts, Method, Parts, Running, of_run, sampled_weights, tells_its_preset};
 use crate::output::Output;
-use crate::run::{locate, weights_file};
+use crate::run::{Saved, locate};
 use crate::target::{self, Chosen, TargetConfig};
 
 /// The key `method` of its presets.
@@ -30,7 +27,7 @@ pub const NAME: &str = "path-integral";
 /// How many points a picture shows while training, its cells along a side, and pixels of a cell.
 const CLOUD: (usize, usize, usize) = (4096, 160, 3);
 /// Paths that are simulated at a time; changes nothing but memory.
-const CHUNK: usize = 4096;
+pub const CHUNK: usize = 4096;
 
 /// The diffusion that is steered.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
@@ -69,7 +66,8 @@ pub struct PathIntegralPreset {
 }
 
 impl PathIntegralPreset {
-    fn bridge(&self) -> Result<Bridge> {
+    /// The diffusion, checked.
+    pub fn bridge(&self) -> Result<Bridge> {
         let BridgeConfig { steps, horizon, noise, clip } = self.process;
         let bridge = Bridge { steps, horizon, noise, clip };
         bridge.check()?;
@@ -101,27 +99,13 @@ pub struct Opened {
 pub fn open(run: &Path, device: &Device, output: Output) -> Result<Opened> {
     let path = locate(Some(run))?;
     let preset = preset_of(&path)?;
-    let latest = checkpoint::latest(&path.join("checkpoints"))?;
-    for (skipped, why) in &latest.skipped {
-        output.say(format!("passing over {}: {why}", skipped.display()));
-    }
-    let saved = latest
-        .checkpoint
-        .ok_or_else(|| Failure::Usage(format!("{}: this run has no checkpoint yet", path.display())))?;
-    let (label, file) = weights_file(&preset.train, None)?;
-    let weights = saved.weights(&file)?;
+    let saved = Saved::latest(&path, &preset.train, None, output)?;
     let dim = target::find(&preset.target)?.target.dim();
     let sampler = preset
-        .sampler(&weights, dim, device)
+        .sampler(&saved.weights, dim, device)
         .with_context(|| format!("{}: the weights do not fit the configured control", path.display()))?;
-    let origin = json!({
-        "run": path.display().to_string(),
-        "preset": preset.name,
-        "seed": saved.manifest().origin.seed,
-        "step": saved.manifest().step,
-        "weights": label,
-        "weights_sha256": weights_hash(&weights)?,
-    });
+    let mut origin = saved.origin(&path, &preset.name)?;
+    origin["seed"] = json!(saved.seed());
     Ok(Opened { sampler: Box::new(sampler), preset, origin })
 }
 
@@ -134,40 +118,14 @@ pub fn target_of(run: &Path) -> Result<TargetConfig> {
 }
 
 fn preset_of(path: &Path) -> Result<PathIntegralPreset> {
-    let source = Source::read(&path.join("config.toml"))?;
-    if source.method() != Some(NAME) {
-        let text = format!(
-            "{}: this run is no path integral sampler; `train pis-mixture` makes one",
-            path.display()
-        );
-        return Err(Failure::Usage(text).into());
-    }
-    source.parse()
+    of_run(path, NAME, "path integral sampler; `train pis-mixture` makes one")
 }
 
 /// A preset as a method.
 pub struct PathIntegralMethod(pub PathIntegralPreset);
 
 impl Method for PathIntegralMethod {
-    fn name(&self) -> &str {
-        &self.0.name
-    }
-
-    fn about(&self) -> &str {
-        &self.0.about
-    }
-
-    fn train(&self) -> &TrainConfig {
-        &self.0.train
-    }
-
-    fn to_toml(&self) -> Result<String> {
-        toml_of(&self.0)
-    }
-
-    fn to_value(&self) -> Result<Value> {
-        Ok(serde_json::to_value(&self.0)?)
-    }
+    tells_its_preset!(0);
 
     fn check(&self) -> Result<()> {
         self.0.train.check()?;
@@ -194,10 +152,7 @@ impl Method for PathIntegralMethod {
         let Chosen { target, window: Some(window), .. } = target::find(&self.0.target)? else {
             return Ok(());
         };
-        let weights = match state.averages().first() {
-            Some(average) => average.to_weights()?,
-            None => state.params().to_weights()?,
-        };
+        let weights = sampled_weights(state)?;
         let (count, side, zoom) = CLOUD;
         let sampler = self.0.sampler(&weights, target.dim(), running.device)?;
         let drawn = sampler.draw(target.as_ref(), count, Noise::new(running.seed))?;

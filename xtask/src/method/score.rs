@@ -12,10 +12,10 @@ use sde_nets::ops::{Products, allow_tf32};
 use sde_nets::{Params, Weights, count_parameters};
 use sde_train::hash::weights_hash;
 use sde_train::loss::{Loss, LossValue};
-use sde_train::{Objective, Scored, State, TrainConfig};
-use serde_json::{Value, json};
+use sde_train::{Objective, Scored, State};
+use serde_json::json;
 
-use super::{Facts, Method, Parts, Running, toml_of};
+use super::{Facts, Method, Parts, Running, sampled_weights, tells_its_preset};
 use crate::build::{Loaded, ProcessConfig, StartConfig, Use, VarianceConfig, learned, unfinished};
 use crate::command::picture;
 use crate::config::Preset;
@@ -44,10 +44,7 @@ impl Score {
 
     /// The run with the weights that samplers take.
     fn run(&self, state: &State, running: &Running<'_>) -> Result<Run> {
-        let weights = match state.averages().first() {
-            Some(average) => average.to_weights()?,
-            None => state.params().to_weights()?,
-        };
+        let weights = sampled_weights(state)?;
         let (path, preset) = (running.directory.clone(), self.preset.clone());
         let facts = (running.data.shape().to_vec(), running.data.encoding());
         Run::of_weights(path, preset, facts, &weights, running.seed, running.device, json!({}))
@@ -75,25 +72,7 @@ impl Score {
 }
 
 impl Method for Score {
-    fn name(&self) -> &str {
-        &self.preset.name
-    }
-
-    fn about(&self) -> &str {
-        &self.preset.about
-    }
-
-    fn train(&self) -> &TrainConfig {
-        &self.preset.train
-    }
-
-    fn to_toml(&self) -> Result<String> {
-        toml_of(&self.preset)
-    }
-
-    fn to_value(&self) -> Result<Value> {
-        Ok(serde_json::to_value(&self.preset)?)
-    }
+    tells_its_preset!(preset);
 
     fn check(&self) -> Result<()> {
         self.preset.train.check()?;

@@ -7,16 +7,15 @@ use candle_core::{DType, Device};
 use sde_core::noise::{BatchNoise, Noise};
 use sde_data::{Encoding, Split};
 use sde_nets::{Params, Vae, VaeConfig, VaePosterior, count_parameters};
-use sde_train::{State, TrainConfig, VaeBound, binarised, checkpoint};
+use sde_train::{State, TrainConfig, VaeBound, binarised};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{Facts, Method, Parts, Running, toml_of};
+use super::{Facts, Method, Parts, Running, of_run, tells_its_preset};
 use crate::build::{DataConfig, Use};
-use crate::config::Source;
 use crate::exit::Failure;
 use crate::output::Output;
-use crate::run::{locate, weights_file};
+use crate::run::{Saved, locate};
 
 /// The key `method` of its presets.
 pub const NAME: &str = "vae";
@@ -62,16 +61,8 @@ impl VaePreset {
 pub fn posterior(run: &Path, image: usize) -> Result<VaePosterior> {
     let output = Output { json: false };
     let path = locate(Some(run))?;
-    let source = Source::read(&path.join("config.toml"))?;
-    if source.method() != Some(NAME) {
-        let text = format!("{}: this run is no vae; `train vae-digits` makes one", path.display());
-        return Err(Failure::Usage(text).into());
-    }
-    let preset: VaePreset = source.parse()?;
-    let latest = checkpoint::latest(&path.join("checkpoints"))?.checkpoint;
-    let saved = latest
-        .ok_or_else(|| Failure::Usage(format!("{}: this run has no checkpoint yet", path.display())))?;
-    let weights = saved.weights(&weights_file(&preset.train, None)?.1)?;
+    let preset: VaePreset = of_run(&path, NAME, "vae; `train vae-digits` makes one")?;
+    let Saved { weights, .. } = Saved::latest(&path, &preset.train, None, output)?;
     let (dim, threshold) = preset.facts(output)?;
     let vae = weights
         .freeze(DType::F64, &Device::Cpu, |b| Vae::new(b, &preset.net, dim))
@@ -89,25 +80,7 @@ pub fn posterior(run: &Path, image: usize) -> Result<VaePosterior> {
 pub struct VaeMethod(pub VaePreset);
 
 impl Method for VaeMethod {
-    fn name(&self) -> &str {
-        &self.0.name
-    }
-
-    fn about(&self) -> &str {
-        &self.0.about
-    }
-
-    fn train(&self) -> &TrainConfig {
-        &self.0.train
-    }
-
-    fn to_toml(&self) -> Result<String> {
-        toml_of(&self.0)
-    }
-
-    fn to_value(&self) -> Result<Value> {
-        Ok(serde_json::to_value(&self.0)?)
-    }
+    tells_its_preset!(0);
 
     fn build(&self, seed: u64, device: &Device, output: Output) -> Result<Parts> {
         let preset = &self.0;

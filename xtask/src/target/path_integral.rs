@@ -1,7 +1,7 @@
 //! The path integral samplers of `target`: of a trained run, trained on the spot, or by the best control where that is known.
 
 use anyhow::Result;
-use sde_core::target::{Bridge, FollmerDrift, TargetSampler};
+use sde_core::target::{FollmerDrift, TargetSampler};
 use sde_solvers::PathIntegral;
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use crate::command::fit_preset;
 use crate::config::Source;
 use crate::device;
 use crate::exit::Failure;
-use crate::method::path_integral::{PathIntegralPreset, open, target_of};
+use crate::method::path_integral::{CHUNK, PathIntegralPreset, open, target_of};
 use crate::output::Output;
 
 /// Their names.
@@ -134,9 +134,7 @@ fn best(args: &TargetArgs, chosen: &Chosen) -> Result<(Vec<Box<dyn TargetSampler
     args.sets.iter().try_for_each(|set| source.set(set))?;
     let preset: PathIntegralPreset = source.parse()?;
     let process = preset.process;
-    let bridge =
-        Bridge { steps: process.steps, horizon: process.horizon, noise: process.noise, clip: process.clip };
     let control = FollmerDrift::new(mixture, process.noise, process.horizon)?;
-    let sampler = PathIntegral::new("pis-gt", bridge, control, 4096)?;
+    let sampler = PathIntegral::new("pis-gt", preset.bridge()?, control, CHUNK)?;
     Ok((vec![Box::new(sampler)], serde_json::to_value(process)?))
 }
